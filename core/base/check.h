@@ -1,0 +1,38 @@
+// A programming error ends the program with its place and its reason. What the user or the world did
+// wrong is an absl::Status, never this.
+//
+//   CHECK(x.defined()) << "no storage";
+//   CHECK_EQ(x.size(0), T) << "one row per token";
+#pragma once
+
+#include <sstream>
+
+namespace moebius::internal {
+
+class CheckFailure {
+ public:
+  CheckFailure(const char* file, int line, const char* condition);
+  [[noreturn]] ~CheckFailure();  // prints and aborts
+  std::ostream& stream() { return message_; }
+
+ private:
+  std::ostringstream message_;
+};
+
+struct Voidify {
+  void operator&(std::ostream&) {}
+};
+
+}  // namespace moebius::internal
+
+#define CHECK(condition)                                       \
+  (condition) ? (void)0                                        \
+              : ::moebius::internal::Voidify() &               \
+                    ::moebius::internal::CheckFailure(__FILE__, __LINE__, #condition).stream()
+#define MOEBIUS_CHECK_OP(a, op, b) CHECK((a)op(b)) << " " << (a) << " vs " << (b) << " "
+#define CHECK_EQ(a, b) MOEBIUS_CHECK_OP(a, ==, b)
+#define CHECK_NE(a, b) MOEBIUS_CHECK_OP(a, !=, b)
+#define CHECK_LT(a, b) MOEBIUS_CHECK_OP(a, <, b)
+#define CHECK_LE(a, b) MOEBIUS_CHECK_OP(a, <=, b)
+#define CHECK_GT(a, b) MOEBIUS_CHECK_OP(a, >, b)
+#define CHECK_GE(a, b) MOEBIUS_CHECK_OP(a, >=, b)

@@ -1,0 +1,109 @@
+#include "core/base/files.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <filesystem>
+#include <utility>
+
+namespace moebius {
+namespace {
+
+absl::Status FileError(absl::string_view operation, const std::string& path) {
+  return absl::ErrnoToStatus(errno, absl::StrCat(path, ": cannot ", operation));
+}
+
+class Descriptor {
+ public:
+  Descriptor(const std::string& path, int flags, mode_t mode = 0644)
+      : fd_(::open(path.c_str(), flags | O_CLOEXEC, mode)) {}
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+  ~Descriptor() {
+    if (fd_ >= 0) ::close(fd_);
+  }
+  bool ok() const { return fd_ >= 0; }
+  int get() const { return fd_; }
+
+ private:
+  int fd_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::string> ReadFile(const std::string& path) {
+  const Descriptor file(path, O_RDONLY);
+  if (!file.ok()) return FileError("open", path);
+  std::string content;
+  char buffer[1 << 16];
+  for (;;) {
+    const ssize_t count = ::read(file.get(), buffer, sizeof buffer);
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) return FileError("read", path);
+    if (count == 0) return content;
+    content.append(buffer, static_cast<size_t>(count));
+  }
+}
+
+absl::Status WriteFileAtomically(const std::string& path, absl::string_view content) {
+  const std::string temporary = absl::StrCat(path, ".tmp");
+  {
+    const Descriptor file(temporary, O_WRONLY | O_CREAT | O_TRUNC);
+    if (!file.ok()) return FileError("create", temporary);
+    while (!content.empty()) {
+      const ssize_t count = ::write(file.get(), content.data(), content.size());
+      if (count < 0 && errno == EINTR) continue;
+      if (count < 0) return FileError("write", temporary);
+      content.remove_prefix(static_cast<size_t>(count));
+    }
+    if (::fsync(file.get()) != 0) return FileError("flush", temporary);
+  }
+  if (::rename(temporary.c_str(), path.c_str()) != 0) return FileError("rename to", path);
+  const std::string folder = std::filesystem::path(path).parent_path().string();
+  return SyncPath(folder.empty() ? "." : folder);
+}
+
+absl::Status SyncPath(const std::string& path) {
+  const Descriptor file(path, O_RDONLY);
+  if (!file.ok()) return FileError("open", path);
+  if (::fsync(file.get()) != 0) return FileError("flush", path);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<MappedFile> MappedFile::Open(const std::string& path) {
+  const Descriptor file(path, O_RDONLY);
+  if (!file.ok()) return FileError("open", path);
+  struct stat info;
+  if (::fstat(file.get(), &info) != 0) return FileError("inspect", path);
+  if (!S_ISREG(info.st_mode)) {
+    return absl::InvalidArgumentError(absl::StrCat(path, ": not a regular file"));
+  }
+  MappedFile mapped;
+  mapped.path_ = path;
+  const auto size = static_cast<size_t>(info.st_size);
+  if (size == 0) return mapped;
+  void* address = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file.get(), 0);
+  if (address == MAP_FAILED) return FileError("map", path);
+  mapped.bytes_ = {static_cast<const std::byte*>(address), size};
+  return mapped;
+}
+
+MappedFile::MappedFile(MappedFile&& other) noexcept
+    : path_(std::move(other.path_)), bytes_(std::exchange(other.bytes_, {})) {}
+
+MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
+  std::swap(path_, other.path_);
+  std::swap(bytes_, other.bytes_);
+  return *this;
+}
+
+MappedFile::~MappedFile() {
+  if (!bytes_.empty()) {
+    ::munmap(const_cast<std::byte*>(bytes_.data()), bytes_.size());
+  }
+}
+
+}  // namespace moebius

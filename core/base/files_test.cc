@@ -1,0 +1,41 @@
+#include "core/base/files.h"
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+
+namespace moebius {
+namespace {
+
+std::string Path(const std::string& name) { return testing::TempDir() + "/" + name; }
+
+TEST(Files, WritesAndReadsBack) {
+  const std::string path = Path("a.txt");
+  ASSERT_TRUE(WriteFileAtomically(path, "one").ok());
+  ASSERT_TRUE(WriteFileAtomically(path, "two").ok());
+  EXPECT_EQ(ReadFile(path).value(), "two");
+  EXPECT_FALSE(std::filesystem::exists(path + ".tmp"));
+}
+
+TEST(Files, ErrorsNameTheFile) {
+  const auto missing = ReadFile(Path("missing"));
+  EXPECT_EQ(missing.status().code(), absl::StatusCode::kNotFound);
+  EXPECT_NE(missing.status().message().find("missing"), absl::string_view::npos);
+  EXPECT_FALSE(WriteFileAtomically(Path("no/such/folder"), "x").ok());
+  EXPECT_FALSE(MappedFile::Open(testing::TempDir()).ok());
+}
+
+TEST(MappedFile, HoldsTheBytes) {
+  const std::string path = Path("m.bin");
+  ASSERT_TRUE(WriteFileAtomically(path, "abc").ok());
+  auto file = MappedFile::Open(path);
+  ASSERT_TRUE(file.ok());
+  const MappedFile moved = *std::move(file);
+  ASSERT_EQ(moved.bytes().size(), 3u);
+  EXPECT_EQ(static_cast<char>(moved.bytes()[2]), 'c');
+  ASSERT_TRUE(WriteFileAtomically(path, "").ok());
+  EXPECT_TRUE(MappedFile::Open(path)->bytes().empty());
+}
+
+}  // namespace
+}  // namespace moebius
