@@ -1,5 +1,5 @@
-// A programming error ends the program with its place and its reason. What the user or the world did
-// wrong is an absl::Status, never this.
+// A programming error ends the program with its place and its reason. What the user or the world
+// did wrong is an absl::Status, never this.
 //
 //   CHECK(x.defined()) << "no storage";
 //   CHECK_EQ(x.size(0), T) << "one row per token";
@@ -25,9 +25,9 @@ struct Voidify {
 
 }  // namespace moebius::internal
 
-#define CHECK(condition)                                       \
-  (condition) ? (void)0                                        \
-              : ::moebius::internal::Voidify() &               \
+#define CHECK(condition)                         \
+  (condition) ? (void)0                          \
+              : ::moebius::internal::Voidify() & \
                     ::moebius::internal::CheckFailure(__FILE__, __LINE__, #condition).stream()
 #define MOEBIUS_CHECK_OP(a, op, b) CHECK((a)op(b)) << " " << (a) << " vs " << (b) << " "
 #define CHECK_EQ(a, b) MOEBIUS_CHECK_OP(a, ==, b)

@@ -1,6 +1,6 @@
-// Random numbers as functions of (seed, stream name, index), so that every rank can draw any element
-// and no layout changes a draw. Philox4x32-10: Salmon et al., "Parallel Random Numbers: As Easy as
-// 1, 2, 3", SC 2011.
+// Random numbers as functions of (seed, stream name, index), so that every rank can draw any
+// element and no layout changes a draw. Philox4x32-10: Salmon et al., "Parallel Random Numbers: As
+// Easy as 1, 2, 3", SC 2011.
 #pragma once
 
 #include <array>
@@ -18,8 +18,8 @@ class RandomStream {
   RandomStream(uint64_t seed, std::string_view name);
 
   uint64_t Bits(uint64_t index) const;
-  double Uniform(uint64_t index) const;  // [0, 1), 53 bits
-  double Normal(uint64_t index) const;   // mean 0, variance 1
+  double Uniform(uint64_t index) const;                  // [0, 1), 53 bits
+  double Normal(uint64_t index) const;                   // mean 0, variance 1
   uint64_t Below(uint64_t index, uint64_t bound) const;  // [0, bound), bound >= 1
 
  private:

@@ -1,5 +1,6 @@
-// Errors that the user or the world caused, as absl::Status: InvalidArgument, FailedPrecondition and
-// NotFound are bad input (exit code 2), DataLoss is a damaged file, everything else is a failed run.
+// Errors that the user or the world caused, as absl::Status: InvalidArgument, FailedPrecondition
+// and NotFound are bad input (exit code 2), DataLoss is a damaged file, everything else is a failed
+// run.
 #pragma once
 
 #include "absl/status/status.h"
@@ -11,9 +12,9 @@
 #define MOEBIUS_CONCAT(a, b) MOEBIUS_CONCAT_(a, b)
 
 // Returns the status of `expression` unless it is OK.
-#define RETURN_IF_ERROR(expression)                                              \
-  do {                                                                           \
-    if (::absl::Status status_ = (expression); !status_.ok()) return status_;    \
+#define RETURN_IF_ERROR(expression)                                           \
+  do {                                                                        \
+    if (::absl::Status status_ = (expression); !status_.ok()) return status_; \
   } while (false)
 
 // ASSIGN_OR_RETURN(auto x, MakeX());  returns the error, or moves the value out.

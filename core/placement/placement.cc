@@ -1,0 +1,83 @@
+#include "core/placement/placement.h"
+
+#include <algorithm>
+
+namespace moebius {
+namespace {
+
+struct Run {
+  int64_t begin, end;
+};
+
+// The runs of consecutive indices of `dimension` that `at` holds.
+std::vector<Run> RunsOf(const Placement& placement, int dimension, const MeshPosition& at) {
+  const auto cut = std::ranges::find(placement.cuts, dimension, &Cut::dimension);
+  const int64_t size = placement.global_shape[dimension];
+  if (cut == placement.cuts.end()) return {{0, size}};
+  CHECK_EQ(static_cast<int64_t>(cut->owner.size()), size) << "one owner an index";
+  std::vector<Run> runs;
+  for (int64_t i = 0; i < size; ++i) {
+    if (cut->owner[i] != at.index_on(cut->axis)) continue;
+    if (!runs.empty() && runs.back().end == i) {
+      ++runs.back().end;
+    } else {
+      runs.push_back({i, i + 1});
+    }
+  }
+  return runs;
+}
+
+}  // namespace
+
+const char* NameOf(Axis axis) {
+  static constexpr const char* kNames[kNumAxes] = {
+      "pipeline", "data", "context", "tensor", "expert_data", "expert", "expert_tensor"};
+  return kNames[static_cast<int>(axis)];
+}
+
+std::vector<int> EvenOwners(int64_t size, int count) {
+  CHECK_GT(count, 0);
+  CHECK_EQ(size % count, 0) << "does not divide evenly";
+  std::vector<int> owner(size);
+  for (int64_t i = 0; i < size; ++i) owner[i] = static_cast<int>(i / (size / count));
+  return owner;
+}
+
+Shape Placement::LocalShape(const MeshPosition& at) const {
+  Shape local = global_shape;
+  for (const Cut& cut : cuts) {
+    local[cut.dimension] = std::ranges::count(cut.owner, at.index_on(cut.axis));
+  }
+  return local;
+}
+
+std::vector<Piece> Placement::Pieces(const MeshPosition& at) const {
+  const int rank = global_shape.rank();
+  Piece whole{0, std::vector<int64_t>(rank), std::vector<int64_t>(rank)};
+  for (int d = 1; d < rank; ++d) {
+    const std::vector<Run> runs = RunsOf(*this, d, at);
+    if (runs.empty()) return {};
+    CHECK_EQ(runs.size(), 1u) << "only the leading dimension may be scattered";
+    whole.begin[d] = runs[0].begin;
+    whole.end[d] = runs[0].end;
+  }
+  if (rank == 0) return {whole};
+  std::vector<Piece> pieces;
+  int64_t local = 0;
+  for (const Run& run : RunsOf(*this, 0, at)) {
+    Piece piece = whole;
+    piece.local_begin = local;
+    piece.begin[0] = run.begin;
+    piece.end[0] = run.end;
+    local += run.end - run.begin;
+    pieces.push_back(piece);
+  }
+  return pieces;
+}
+
+bool Placement::IsFirstReplica(const MeshPosition& at) const {
+  return std::ranges::all_of(replicated,
+                             [&](const Replication& r) { return at.index_on(r.axis) == 0; });
+}
+
+}  // namespace moebius

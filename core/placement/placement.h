@@ -1,0 +1,71 @@
+// Where the pieces of a tensor lie: a value that initialisation, reduction, checkpoints, resharding
+// and planning read. An axis belongs to the mesh of ranks, a dimension to a tensor.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "core/tensor/tensor.h"
+
+namespace moebius {
+
+// The ranks of a pipeline stage are folded twice: dense = data x context x tensor, and expert =
+// expert-data x expert x expert-tensor.
+enum class Axis { kPipeline, kData, kContext, kTensor, kExpertData, kExpert, kExpertTensor };
+inline constexpr int kNumAxes = 7;
+const char* NameOf(Axis axis);  // "expert_data"
+
+// The position of one rank on every axis.
+struct MeshPosition {
+  std::array<int, kNumAxes> index{};
+  std::array<int, kNumAxes> size{1, 1, 1, 1, 1, 1, 1};
+
+  int index_on(Axis axis) const { return index[static_cast<int>(axis)]; }
+  int size_of(Axis axis) const { return size[static_cast<int>(axis)]; }
+};
+
+// A dimension cut over an axis: owner[i] is the position on the axis that holds index i of the
+// dimension. A rank holds its indices in ascending order.
+struct Cut {
+  int dimension = 0;
+  Axis axis = Axis::kTensor;
+  std::vector<int> owner;
+};
+
+// Even division, in order: REQUIRES: size divides by count.
+std::vector<int> EvenOwners(int64_t size, int count);
+
+// How the gradient of a tensor arrives on an axis that replicates it: the same on every rank, or a
+// part that must be summed.
+enum class GradientArrives { kIdentical, kPartial };
+
+struct Replication {
+  Axis axis = Axis::kData;
+  GradientArrives gradient = GradientArrives::kPartial;
+};
+
+// A block of the global tensor that stands contiguously, row-major, in a rank's local tensor from
+// leading index `local_begin` on.
+struct Piece {
+  int64_t local_begin = 0;
+  std::vector<int64_t> begin;  // [rank of the tensor]
+  std::vector<int64_t> end;
+  bool operator==(const Piece&) const = default;
+};
+
+struct Placement {
+  Shape global_shape;
+  std::vector<Cut> cuts;  // at most one a dimension; dimensions beyond the leading one evenly
+  std::vector<Replication> replicated;
+
+  Shape LocalShape(const MeshPosition& at) const;
+  std::vector<Piece> Pieces(const MeshPosition& at) const;  // in local order; none if empty
+
+  // Whether `at` is the rank that speaks for its piece: index 0 on every axis that replicates it.
+  bool IsFirstReplica(const MeshPosition& at) const;
+};
+
+}  // namespace moebius

@@ -1,0 +1,193 @@
+#include "core/tensor/arena.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <mutex>
+#include <set>
+#include <utility>
+#include <vector>
+
+#include "core/base/check.h"
+
+namespace moebius {
+namespace {
+
+constexpr int64_t kAlignment = 64;
+constexpr int64_t kHugePage = int64_t{2} << 20;
+constexpr int64_t kMapping = int64_t{32} << 20;
+
+int64_t RoundUp(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
+
+}  // namespace
+
+class Arena::Impl : public std::enable_shared_from_this<Arena::Impl> {
+ public:
+  Impl(std::string name, Device device, int64_t budget)
+      : name_(std::move(name)), device_(device), budget_(budget) {}
+  ~Impl() {
+    for (const auto& [address, bytes] : mappings_) ::munmap(address, static_cast<size_t>(bytes));
+  }
+
+  std::shared_ptr<Storage> Allocate(int64_t bytes, const char* name);
+  void Free(char* address, int64_t bytes, const std::string& name);
+
+  Use total() const {
+    const std::lock_guard lock(mutex_);
+    return total_;
+  }
+  std::map<std::string, Use> by_name() const {
+    const std::lock_guard lock(mutex_);
+    return by_name_;
+  }
+  int64_t mapped_bytes() const {
+    const std::lock_guard lock(mutex_);
+    int64_t sum = 0;
+    for (const auto& mapping : mappings_) sum += mapping.second;
+    return sum;
+  }
+
+ private:
+  char* Take(int64_t bytes);  // best fit
+  void AddFree(char* address, int64_t bytes);
+  void RemoveFree(std::map<char*, int64_t>::iterator hole);
+  void Map(int64_t bytes);
+  [[noreturn]] void FailOverBudget(int64_t bytes, const char* name) const;
+
+  const std::string name_;
+  const Device device_;
+  const int64_t budget_;
+  mutable std::mutex mutex_;
+  std::map<char*, int64_t> free_by_address_;
+  std::set<std::pair<int64_t, char*>> free_by_size_;
+  std::vector<std::pair<char*, int64_t>> mappings_;
+  Use total_;
+  std::map<std::string, Use> by_name_;
+};
+
+namespace {
+
+class ArenaStorage final : public Storage {
+ public:
+  ArenaStorage(void* data, int64_t bytes, Device device, int64_t taken, std::string name,
+               std::shared_ptr<Arena::Impl> arena)
+      : Storage(data, bytes, device),
+        taken_(taken),
+        name_(std::move(name)),
+        arena_(std::move(arena)) {}
+  ~ArenaStorage() override { arena_->Free(static_cast<char*>(data()), taken_, name_); }
+
+ private:
+  const int64_t taken_;
+  const std::string name_;
+  const std::shared_ptr<Arena::Impl> arena_;
+};
+
+void Raise(Arena::Use* use, int64_t bytes) {
+  use->bytes += bytes;
+  use->peak_bytes = std::max(use->peak_bytes, use->bytes);
+}
+
+}  // namespace
+
+std::shared_ptr<Storage> Arena::Impl::Allocate(int64_t bytes, const char* name) {
+  CHECK_GE(bytes, 0) << name;
+  const int64_t taken = RoundUp(bytes, kAlignment);
+  const std::lock_guard lock(mutex_);
+  if (budget_ > 0 && total_.bytes + taken > budget_) FailOverBudget(taken, name);
+  char* address = device_.is_meta() || taken == 0 ? nullptr : Take(taken);
+  Raise(&total_, taken);
+  Raise(&by_name_[name], taken);
+  return std::make_shared<ArenaStorage>(address, bytes, device_, taken, name, shared_from_this());
+}
+
+void Arena::Impl::Free(char* address, int64_t bytes, const std::string& name) {
+  const std::lock_guard lock(mutex_);
+  total_.bytes -= bytes;
+  by_name_[name].bytes -= bytes;
+  if (address != nullptr) AddFree(address, bytes);
+}
+
+char* Arena::Impl::Take(int64_t bytes) {
+  auto best = free_by_size_.lower_bound({bytes, nullptr});
+  if (best == free_by_size_.end()) {
+    Map(bytes);
+    best = free_by_size_.lower_bound({bytes, nullptr});
+  }
+  const auto [size, address] = *best;
+  RemoveFree(free_by_address_.find(address));
+  if (size > bytes) AddFree(address + bytes, size - bytes);
+  return address;
+}
+
+void Arena::Impl::AddFree(char* address, int64_t bytes) {
+  auto next = free_by_address_.lower_bound(address);
+  if (next != free_by_address_.end() && address + bytes == next->first) {
+    bytes += next->second;
+    RemoveFree(next++);
+  }
+  if (next != free_by_address_.begin()) {
+    const auto previous = std::prev(next);
+    if (previous->first + previous->second == address) {
+      address = previous->first;
+      bytes += previous->second;
+      RemoveFree(previous);
+    }
+  }
+  free_by_address_[address] = bytes;
+  free_by_size_.insert({bytes, address});
+}
+
+void Arena::Impl::RemoveFree(std::map<char*, int64_t>::iterator hole) {
+  free_by_size_.erase({hole->second, hole->first});
+  free_by_address_.erase(hole);
+}
+
+void Arena::Impl::Map(int64_t bytes) {
+  // One huge page more than needed, so that the usable part starts on a huge page.
+  const int64_t usable = std::max(kMapping, RoundUp(bytes, kHugePage));
+  void* address = ::mmap(nullptr, static_cast<size_t>(usable + kHugePage), PROT_READ | PROT_WRITE,
+                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (address == MAP_FAILED) {
+    std::fprintf(stderr, "%s memory: the system refuses %lld bytes\n", name_.c_str(),
+                 static_cast<long long>(usable));
+    std::_Exit(1);
+  }
+  mappings_.emplace_back(static_cast<char*>(address), usable + kHugePage);
+  const auto start = reinterpret_cast<uintptr_t>(address);
+  char* aligned = reinterpret_cast<char*>(RoundUp(static_cast<int64_t>(start), kHugePage));
+  ::madvise(aligned, static_cast<size_t>(usable), MADV_HUGEPAGE);
+  AddFree(aligned, usable);
+}
+
+void Arena::Impl::FailOverBudget(int64_t bytes, const char* name) const {
+  std::fprintf(stderr,
+               "%s memory: %s needs %lld bytes, but %lld of the budget of %lld are in use:\n",
+               name_.c_str(), name, static_cast<long long>(bytes),
+               static_cast<long long>(total_.bytes), static_cast<long long>(budget_));
+  for (const auto& [used_by, use] : by_name_) {
+    if (use.bytes > 0) {
+      std::fprintf(stderr, "  %-32s %14lld\n", used_by.c_str(), static_cast<long long>(use.bytes));
+    }
+  }
+  std::_Exit(1);
+}
+
+Arena::Arena(std::string name, Device device, int64_t budget_bytes)
+    : impl_(std::make_shared<Impl>(std::move(name), device, budget_bytes)) {
+  CHECK(device.is_cpu() || device.is_meta()) << "the CUDA arena comes with its plugin";
+}
+
+Arena::~Arena() = default;
+
+std::shared_ptr<Storage> Arena::Allocate(int64_t bytes, const char* name) {
+  return impl_->Allocate(bytes, name);
+}
+
+Arena::Use Arena::total() const { return impl_->total(); }
+std::map<std::string, Arena::Use> Arena::by_name() const { return impl_->by_name(); }
+int64_t Arena::mapped_bytes() const { return impl_->mapped_bytes(); }
+
+}  // namespace moebius

@@ -1,0 +1,58 @@
+// Memory of one tier (device, host) of one rank: large mappings with huge pages, cut up best-fit
+// and joined again when freed. The same sequence of requests gets the same addresses, so a steady
+// step maps nothing new. Bytes are accounted by name. Thread-safe.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+
+#include "core/tensor/device.h"
+
+namespace moebius {
+
+// A piece of an arena, given back when the last owner lets go. `data` is null on kMeta and for zero
+// bytes. Aligned to 64 bytes; not zeroed.
+class Storage {
+ public:
+  Storage(void* data, int64_t bytes, Device device) : data_(data), bytes_(bytes), device_(device) {}
+  virtual ~Storage() = default;
+  Storage(const Storage&) = delete;
+  Storage& operator=(const Storage&) = delete;
+
+  void* data() const { return data_; }
+  int64_t bytes() const { return bytes_; }
+  Device device() const { return device_; }
+
+ private:
+  void* const data_;
+  const int64_t bytes_;
+  const Device device_;
+};
+
+class Arena {
+ public:
+  struct Use {
+    int64_t bytes = 0;       // now
+    int64_t peak_bytes = 0;  // the most at any moment
+  };
+
+  // `name` for messages ("device", "host"). budget_bytes 0: no limit. A request beyond the budget
+  // ends the run with the arena's table of names (exit code 1).
+  Arena(std::string name, Device device, int64_t budget_bytes = 0);
+  ~Arena();  // storages may outlive the arena
+
+  std::shared_ptr<Storage> Allocate(int64_t bytes, const char* name);
+
+  Use total() const;
+  std::map<std::string, Use> by_name() const;
+  int64_t mapped_bytes() const;  // asked from the system so far
+
+  class Impl;
+
+ private:
+  std::shared_ptr<Impl> impl_;
+};
+
+}  // namespace moebius

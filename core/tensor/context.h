@@ -1,0 +1,58 @@
+// What a rank computes with: device, threads, memory, and the numbers that change from step to
+// step. One per rank, passed, never global: several ranks may share a process.
+#pragma once
+
+#include <vector>
+
+#include "core/base/thread_pool.h"
+#include "core/tensor/arena.h"
+#include "core/tensor/tensor.h"
+
+namespace moebius {
+
+enum class MemoryTier { kDevice, kHost };
+
+// Read by kernels on the device, so that a captured step can be replayed with other numbers.
+struct StepState {
+  int64_t step = 0;  // from 1
+  double learning_rate = 0;
+  double clip_scale = 1;  // what gradients are multiplied by before the update
+};
+
+class Context {
+ public:
+  struct Options {
+    Device device = kCpu;
+    int num_threads = 1;
+    std::vector<int> cores = {};  // thread i is pinned to cores[i]; empty: not pinned
+    int64_t device_budget_bytes = 0;
+    int64_t host_budget_bytes = 0;
+  };
+
+  explicit Context(const Options& options)
+      : device_(options.device),
+        pool_(options.num_threads, options.cores),
+        device_arena_("device", options.device, options.device_budget_bytes),
+        host_arena_("host", options.device.is_meta() ? kMeta : kCpu, options.host_budget_bytes) {}
+  Context() : Context(Options{}) {}
+
+  Device device() const { return device_; }
+  ThreadPool& pool() { return pool_; }
+  Arena& arena(MemoryTier tier = MemoryTier::kDevice) {
+    return tier == MemoryTier::kDevice ? device_arena_ : host_arena_;
+  }
+  StepState& step() { return step_; }
+
+  // Uninitialised, from the device tier. `name` is for accounting: "experts.x".
+  Tensor Empty(DType dtype, const Shape& shape, const char* name);
+  Tensor Zeros(DType dtype, const Shape& shape, const char* name);
+
+ private:
+  const Device device_;
+  ThreadPool pool_;
+  Arena device_arena_;
+  Arena host_arena_;
+  StepState step_;
+};
+
+}  // namespace moebius
