@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <filesystem>
 #include <utility>
@@ -70,6 +71,64 @@ absl::Status SyncPath(const std::string& path) {
   const Descriptor file(path, O_RDONLY);
   if (!file.ok()) return FileError("open", path);
   if (::fsync(file.get()) != 0) return FileError("flush", path);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<OutputFile> OutputFile::Create(const std::string& path) {
+  return Open(path, O_WRONLY | O_CREAT | O_TRUNC);
+}
+
+absl::StatusOr<OutputFile> OutputFile::Append(const std::string& path) {
+  return Open(path, O_WRONLY | O_CREAT);
+}
+
+absl::StatusOr<OutputFile> OutputFile::Open(const std::string& path, int flags) {
+  OutputFile file;
+  file.path_ = path;
+  file.fd_ = ::open(path.c_str(), flags | O_CLOEXEC, 0644);
+  if (file.fd_ < 0) return FileError("create", path);
+  struct stat info;
+  if (::fstat(file.fd_, &info) != 0) return FileError("inspect", path);
+  file.size_ = static_cast<int64_t>(info.st_size);
+  return file;
+}
+
+OutputFile::OutputFile(OutputFile&& other) noexcept
+    : path_(std::move(other.path_)),
+      fd_(std::exchange(other.fd_, -1)),
+      size_(std::exchange(other.size_, 0)) {}
+
+OutputFile& OutputFile::operator=(OutputFile&& other) noexcept {
+  std::swap(path_, other.path_);
+  std::swap(fd_, other.fd_);
+  std::swap(size_, other.size_);
+  return *this;
+}
+
+OutputFile::~OutputFile() {
+  if (fd_ >= 0) ::close(fd_);
+}
+
+absl::Status OutputFile::WriteAt(int64_t offset, std::span<const std::byte> bytes) {
+  while (!bytes.empty()) {
+    const ssize_t count = ::pwrite(fd_, bytes.data(), bytes.size(), offset);
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) return FileError("write", path_);
+    bytes = bytes.subspan(static_cast<size_t>(count));
+    offset += count;
+  }
+  size_ = std::max(size_, offset);
+  return absl::OkStatus();
+}
+
+absl::Status OutputFile::Sync() {
+  if (::fsync(fd_) != 0) return FileError("flush", path_);
+  return absl::OkStatus();
+}
+
+absl::Status OutputFile::Close() {
+  RETURN_IF_ERROR(Sync());
+  if (::close(std::exchange(fd_, -1)) != 0) return FileError("close", path_);
   return absl::OkStatus();
 }
 

@@ -18,6 +18,36 @@ absl::Status WriteFileAtomically(const std::string& path, absl::string_view cont
 // Flushes a file or a folder to disk.
 absl::Status SyncPath(const std::string& path);
 
+// A file that is written in pieces. What was written is on disk once `Close` has returned OK.
+class OutputFile {
+ public:
+  // Creates the file, or empties one that exists.
+  static absl::StatusOr<OutputFile> Create(const std::string& path);
+  // Keeps what is there: writing beyond `size()` appends.
+  static absl::StatusOr<OutputFile> Append(const std::string& path);
+  OutputFile() = default;
+  OutputFile(OutputFile&& other) noexcept;
+  OutputFile& operator=(OutputFile&& other) noexcept;
+  ~OutputFile();  // closes; what was not synced may be lost in a power cut
+
+  absl::Status Write(std::span<const std::byte> bytes) { return WriteAt(size_, bytes); }
+  absl::Status Write(absl::string_view text) { return Write(std::as_bytes(std::span(text))); }
+  absl::Status WriteAt(int64_t offset, std::span<const std::byte> bytes);
+  absl::Status Sync();
+  absl::Status Close();  // syncs first
+
+  bool is_open() const { return fd_ >= 0; }
+  int64_t size() const { return size_; }  // the end of what was written furthest
+  const std::string& path() const { return path_; }
+
+ private:
+  static absl::StatusOr<OutputFile> Open(const std::string& path, int flags);
+
+  std::string path_;
+  int fd_ = -1;
+  int64_t size_ = 0;
+};
+
 // A file mapped read-only for the life of this object.
 class MappedFile {
  public:

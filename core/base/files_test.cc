@@ -25,6 +25,30 @@ TEST(Files, ErrorsNameTheFile) {
   EXPECT_FALSE(MappedFile::Open(testing::TempDir()).ok());
 }
 
+TEST(OutputFile, WritesInPiecesAndAppends) {
+  const std::string path = Path("o.bin");
+  ASSERT_TRUE(WriteFileAtomically(path, "what was there before").ok());
+  auto file = OutputFile::Create(path);
+  ASSERT_TRUE(file.ok()) << file.status();
+  ASSERT_TRUE(file->Write("abc").ok());
+  ASSERT_TRUE(file->WriteAt(1, std::as_bytes(std::span("X", 1))).ok());
+  EXPECT_EQ(file->size(), 3);
+  ASSERT_TRUE(file->Close().ok());
+  auto more = OutputFile::Append(path);
+  ASSERT_TRUE(more.ok());
+  ASSERT_TRUE(more->Write("d").ok());
+  ASSERT_TRUE(more->Close().ok());
+  EXPECT_EQ(ReadFile(path).value(), "aXcd");
+}
+
+TEST(OutputFile, AFullDeviceIsAnErrorThatNamesTheFile) {
+  auto file = OutputFile::Append("/dev/full");
+  ASSERT_TRUE(file.ok());
+  const absl::Status status = file->Write("x");
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_NE(status.message().find("/dev/full"), absl::string_view::npos);
+}
+
 TEST(MappedFile, HoldsTheBytes) {
   const std::string path = Path("m.bin");
   ASSERT_TRUE(WriteFileAtomically(path, "abc").ok());
