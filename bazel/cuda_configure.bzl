@@ -1,62 +1,99 @@
 """@local_config_cuda: the machine's CUDA toolkit, or its absence.
 
-Looks at $MOEBIUS_CUDA (auto | 0 | 1), $CUDA_PATH, $CUDA_HOME, /usr/local/cuda."""
+Looks below $CUDA_PATH, $CUDA_HOME and /usr/local/cuda. `--repo_env=MOEBIUS_CUDA=0` ignores a toolkit,
+`--repo_env=MOEBIUS_CUDA=1` fails when there is none. Without a toolkit every CUDA target is incompatible, so that a
+build skips it and says nothing.
+"""
 
-def _find(ctx):
-    want = ctx.os.environ.get("MOEBIUS_CUDA", "auto")
-    if want == "0":
-        return None
-    for d in [ctx.os.environ.get("CUDA_PATH"), ctx.os.environ.get("CUDA_HOME"), "/usr/local/cuda"]:
-        if d and ctx.path(d + "/bin/nvcc").exists and ctx.path(d + "/include/cuda_runtime.h").exists:
-            return d
-    if want == "1":
-        fail("MOEBIUS_CUDA=1, but no CUDA toolkit (bin/nvcc) below CUDA_PATH, CUDA_HOME or /usr/local/cuda")
-    return None
+def _library(file, header, link):
+    """A library of the toolkit: it counts as installed when both its file and its header are there."""
+    return struct(file = file, header = header, link = link)
 
-_LIBS = {
-    "cudart_static": ("libcudart_static.a", ["-lcudart_static", "-ldl", "-lrt", "-lpthread"], "cuda_runtime.h"),
-    "cudart": ("libcudart.so", ["-lcudart"], "cuda_runtime.h"),
-    "cublas": ("libcublas.so", ["-lcublas", "-lcublasLt"], "cublas_v2.h"),
-    "cudnn": ("libcudnn.so", ["-lcudnn"], "cudnn.h"),
-    "nccl": ("libnccl.so", ["-lnccl"], "nccl.h"),
+_LIBRARIES = {
+    "cudart_static": _library(
+        "libcudart_static.a",
+        "cuda_runtime.h",
+        ["-lcudart_static", "-ldl", "-lrt", "-lpthread"],
+    ),
+    "cublas": _library("libcublas.so", "cublas_v2.h", ["-lcublas", "-lcublasLt"]),
+    "cudnn": _library("libcudnn.so", "cudnn.h", ["-lcudnn"]),
+    "nccl": _library("libnccl.so", "nccl.h", ["-lnccl"]),
 }
 
-def _impl(ctx):
-    root = _find(ctx)
-    out = ["package(default_visibility = [\"//visibility:public\"])"]
-    have = {}
-    version = ""
-    if root:
-        r = ctx.execute([root + "/bin/nvcc", "--version"])
-        if r.return_code != 0:
-            fail("nvcc --version failed: " + r.stderr)
-        version = r.stdout.split("release ")[1].split(",")[0]
-        ctx.symlink(root + "/include", "include")
-        out.append("cc_library(name = \"headers\", hdrs = glob([\"include/**\"], exclude = [\"include/**/*.cmake\"]), includes = [\"include\"])")
-        lib = "lib64" if ctx.path(root + "/lib64").exists else "lib"
-    else:
-        lib = ""
-        out.append("cc_library(name = \"headers\", target_compatible_with = [\"@//bazel:never\"])")
-    for name, (f, flags, hdr) in _LIBS.items():
-        ok = bool(root) and ctx.path("%s/%s/%s" % (root, lib, f)).exists and ctx.path("%s/include/%s" % (root, hdr)).exists
-        have[name] = ok
-        if ok:
-            rp = [] if name == "cudart_static" else ["-Wl,-rpath,%s/%s" % (root, lib)]
-            out.append("cc_library(name = \"%s\", linkopts = %r, deps = [\":headers\"])" % (name, ["-L%s/%s" % (root, lib)] + rp + flags))
-        else:
-            out.append("cc_library(name = \"%s\", target_compatible_with = [\"@//bazel:never\"])" % name)
-    ctx.file("BUILD", "\n".join(out) + "\n")
-    ctx.file("defs.bzl", """CUDA_AVAILABLE = %r
-CUDA_ROOT = %r
-CUDA_VERSION = %r
-CUDA_HAVE = %r
+_HEADERS = """
+cc_library(
+    name = "headers",
+    hdrs = glob(["include/**"], exclude = ["include/**/*.cmake"]),
+    includes = ["include"],
+)
+"""
 
-def if_cuda(yes, no = []):
-    return yes if CUDA_AVAILABLE else no
-""" % (bool(root), root or "", version, have))
+_TARGET = """
+cc_library(
+    name = "{name}",
+    linkopts = {linkopts},
+    deps = [":headers"],
+)
+"""
+
+_ABSENT = """
+cc_library(
+    name = "{name}",
+    target_compatible_with = ["@//bazel:never"],
+)
+"""
+
+_DEFS = """CUDA_AVAILABLE = {available}
+CUDA_ROOT = {root}
+CUDA_VERSION = {version}
+"""
+
+def _find_toolkit(ctx):
+    """The toolkit's folder, or None."""
+    wish = ctx.os.environ.get("MOEBIUS_CUDA", "auto")
+    if wish == "0":
+        return None
+    for folder in [ctx.os.environ.get("CUDA_PATH"), ctx.os.environ.get("CUDA_HOME"), "/usr/local/cuda"]:
+        if folder and ctx.path(folder + "/bin/nvcc").exists and ctx.path(folder + "/include/cuda_runtime.h").exists:
+            return folder
+    if wish == "1":
+        fail("MOEBIUS_CUDA=1, but there is no bin/nvcc below CUDA_PATH, CUDA_HOME or /usr/local/cuda")
+    return None
+
+def _version(ctx, root):
+    result = ctx.execute([root + "/bin/nvcc", "--version"])
+    if result.return_code != 0:
+        fail("nvcc --version failed: " + result.stderr)
+    return result.stdout.split("release ")[1].split(",")[0]
+
+def _target(ctx, root, name, library):
+    """The BUILD text of one library."""
+    folder = root + ("/lib64" if ctx.path(root + "/lib64").exists else "/lib")
+    if not ctx.path(folder + "/" + library.file).exists or not ctx.path(root + "/include/" + library.header).exists:
+        return _ABSENT.format(name = name)
+    is_static = library.file.endswith(".a")
+    search = ["-L" + folder] + ([] if is_static else ["-Wl,-rpath," + folder])
+    return _TARGET.format(name = name, linkopts = repr(search + library.link))
+
+def _cuda_configure_impl(ctx):
+    root = _find_toolkit(ctx)
+    build = ["package(default_visibility = [\"//visibility:public\"])"]
+    if root:
+        ctx.symlink(root + "/include", "include")
+        build.append(_HEADERS)
+        build += [_target(ctx, root, name, library) for name, library in _LIBRARIES.items()]
+    else:
+        build += [_ABSENT.format(name = name) for name in ["headers"] + _LIBRARIES.keys()]
+    ctx.file("BUILD", "\n".join(build) + "\n")
+    ctx.file("defs.bzl", _DEFS.format(
+        available = bool(root),
+        root = repr(root or ""),
+        version = repr(_version(ctx, root) if root else ""),
+    ))
 
 cuda_configure = repository_rule(
-    implementation = _impl,
+    implementation = _cuda_configure_impl,
+    doc = "Makes @local_config_cuda, see above.",
     local = True,
     configure = True,
     environ = ["MOEBIUS_CUDA", "CUDA_PATH", "CUDA_HOME"],

@@ -1,105 +1,158 @@
-"""@system_libs: Debian's installed libraries as cc_library targets, found with pkg-config.
+"""@system_libs: the libraries of the distribution as cc_library targets.
 
-Each entry: name -> struct(pc = pkg-config modules, header = file to probe when there is no
-.pc file, libs = link flags then)."""
+A library is found by pkg-config, or, when it ships no .pc file, by asking the compiler for its header. One that is not
+installed becomes a target that nothing is compatible with: `//...` then skips what needs it, and a target named on the
+command line says so. To add a library, add one entry to _LIBRARIES and its package to bazel/tools/install_deps.sh.
+"""
 
-_LIBS = {
-    "absl": struct(
-        pc = ["absl_base", "absl_cleanup", "absl_cord", "absl_flags", "absl_flags_parse", "absl_flags_usage", "absl_flat_hash_map", "absl_flat_hash_set", "absl_hash", "absl_random_random", "absl_span", "absl_status", "absl_statusor", "absl_str_format", "absl_strings", "absl_synchronization", "absl_time", "absl_failure_signal_handler", "absl_symbolize"],
-        header = "absl/base/config.h", libs = [], deps = [], defines = [],
+def _library(modules = [], header = "", link = [], deps = [], defines = []):
+    """One entry of the table.
+
+    Args:
+      modules: pkg-config modules, when the library has them.
+      header: without modules, the header whose presence proves that the library is installed.
+      link: without modules, the linker's flags.
+      deps: other entries that this one needs.
+      defines: preprocessor definitions that every user of the library needs.
+    """
+    return struct(modules = modules, header = header, link = link, deps = deps, defines = defines)
+
+_ABSL_MODULES = [
+    "absl_base",
+    "absl_cleanup",
+    "absl_cord",
+    "absl_failure_signal_handler",
+    "absl_flags",
+    "absl_flags_parse",
+    "absl_flags_usage",
+    "absl_flat_hash_map",
+    "absl_flat_hash_set",
+    "absl_hash",
+    "absl_random_random",
+    "absl_span",
+    "absl_status",
+    "absl_statusor",
+    "absl_str_format",
+    "absl_strings",
+    "absl_symbolize",
+    "absl_synchronization",
+    "absl_time",
+]
+
+_LIBRARIES = {
+    "absl": _library(modules = _ABSL_MODULES),
+    "benchmark": _library(modules = ["benchmark"]),
+    "cli11": _library(header = "CLI/CLI.hpp"),
+    "dnnl": _library(header = "dnnl.hpp", link = ["-ldnnl", "-lgomp"]),
+    "grpc": _library(modules = ["grpc++"], deps = ["protobuf"]),
+    "grpc_reflection": _library(
+        header = "grpcpp/ext/proto_server_reflection_plugin.h",
+        link = ["-lgrpc++_reflection"],
+        deps = ["grpc"],
     ),
-    "protobuf": struct(pc = ["protobuf"], header = "google/protobuf/message.h", libs = [], deps = [], defines = []),
-    "grpc": struct(pc = ["grpc++"], header = "grpcpp/grpcpp.h", libs = [], deps = ["protobuf"], defines = []),
-    "grpc_reflection": struct(pc = [], header = "grpcpp/ext/proto_server_reflection_plugin.h", libs = ["-lgrpc++_reflection"], deps = ["grpc"], defines = []),
-    "gtest": struct(pc = ["gmock", "gtest"], header = "gtest/gtest.h", libs = [], deps = [], defines = []),
-    "gtest_main": struct(pc = ["gtest_main"], header = "gtest/gtest.h", libs = [], deps = ["gtest"], defines = []),
-    "benchmark": struct(pc = ["benchmark"], header = "benchmark/benchmark.h", libs = [], deps = [], defines = []),
-    "mpi": struct(pc = ["ompi-c"], header = "mpi.h", libs = [], deps = [], defines = ["OMPI_SKIP_MPICXX=1"]),
-    "dnnl": struct(pc = [], header = "dnnl.hpp", libs = ["-ldnnl", "-lgomp"], deps = [], defines = []),
-    "zlib": struct(pc = ["zlib"], header = "zlib.h", libs = [], deps = [], defines = []),
-    "zstd": struct(pc = ["libzstd"], header = "zstd.h", libs = [], deps = [], defines = []),
-    "xxhash": struct(pc = ["libxxhash"], header = "xxhash.h", libs = [], deps = [], defines = []),
-    "isal": struct(pc = ["libisal"], header = "isa-l/crc.h", libs = [], deps = [], defines = []),
-    "hwloc": struct(pc = ["hwloc"], header = "hwloc.h", libs = [], deps = [], defines = []),
-    "json": struct(pc = [], header = "nlohmann/json.hpp", libs = [], deps = [], defines = []),
-    "simdjson": struct(pc = ["simdjson"], header = "simdjson.h", libs = [], deps = [], defines = []),
-    "cli11": struct(pc = [], header = "CLI/CLI.hpp", libs = [], deps = [], defines = []),
-    "sentencepiece": struct(pc = [], header = "sentencepiece_trainer.h", libs = ["-lsentencepiece_train", "-lsentencepiece"], deps = [], defines = []),
+    "gtest": _library(modules = ["gmock", "gtest"]),
+    "gtest_main": _library(modules = ["gtest_main"], deps = ["gtest"]),
+    "hwloc": _library(modules = ["hwloc"]),
+    "isal": _library(modules = ["libisal"]),
+    "json": _library(header = "nlohmann/json.hpp"),
+    # Without the definition mpi.h asks for the C++ bindings that MPI 3 removed.
+    "mpi": _library(modules = ["ompi-c"], defines = ["OMPI_SKIP_MPICXX=1"]),
+    "protobuf": _library(modules = ["protobuf"]),
+    # Only for the tokenizer's plugin: its own copy of protobuf clashes with ours in one link.
+    "sentencepiece": _library(
+        header = "sentencepiece_trainer.h",
+        link = ["-lsentencepiece_train", "-lsentencepiece"],
+    ),
+    "simdjson": _library(modules = ["simdjson"]),
+    "xxhash": _library(modules = ["libxxhash"]),
+    "zlib": _library(modules = ["zlib"]),
+    "zstd": _library(modules = ["libzstd"]),
 }
 
-def _words(s):
-    return [w for w in s.strip().replace("\n", " ").split(" ") if w]
+# Programs that rules use as inputs of their actions: an upgraded one rebuilds what it made.
+_PROGRAMS = ["protoc", "grpc_cpp_plugin"]
 
-def _dedup(flags):
-    # keep the LAST occurrence of each -l (right for static archives), the first of all else
-    out = []
-    seen = {}
-    for f in reversed(flags):
-        if f.startswith("-l"):
-            if f in seen:
-                continue
-            seen[f] = True
-        out.append(f)
-    return [x for x in reversed(out)]
-
-def _impl(ctx):
-    pc_bin = ctx.which("pkg-config")
-    build = ["package(default_visibility = [\"//visibility:public\"])"]
-    have = {}
-    for name, lib in _LIBS.items():
-        ok = True
-        cflags, libs, slibs = [], [], []
-        if lib.pc:
-            if not pc_bin:
-                ok = False
-            else:
-                r = ctx.execute([pc_bin, "--cflags"] + lib.pc)
-                ok = r.return_code == 0
-                cflags = _words(r.stdout)
-                libs = _words(ctx.execute([pc_bin, "--libs"] + lib.pc).stdout)
-                slibs = _words(ctx.execute([pc_bin, "--libs", "--static"] + lib.pc).stdout)
-        else:
-            # no .pc file: ask the compiler whether the header is there
-            r = ctx.execute(["sh", "-c", "echo '#include <%s>' | c++ -std=c++20 -E -x c++ - >/dev/null 2>&1" % lib.header])
-            ok = r.return_code == 0
-            libs = lib.libs
-            slibs = lib.libs
-        have[name] = ok
-        hdr_dirs = [f[2:] for f in cflags if f.startswith("-I") and not f in ("-I/usr/include",)]
-        defines = [f[2:] for f in cflags if f.startswith("-D")] + lib.defines
-        incs = []
-        globs = []
-        for i, d in enumerate(hdr_dirs):
-            ctx.symlink(d, "%s_include_%d" % (name, i))
-            incs.append("%s_include_%d" % (name, i))
-            globs.append("%s_include_%d/**/*.h" % (name, i))
-        build.append("""
+_TARGET = """
 cc_library(
-    name = "{n}",
-    hdrs = glob({g}, allow_empty = True),
-    includes = {i},
-    defines = {d},
-    linkopts = select({{
-        "@//bazel:static_deps": {s},
-        "//conditions:default": {l},
-    }}),
+    name = "{name}",
+    hdrs = glob({headers}, allow_empty = True),
+    defines = {defines},
+    includes = {includes},
+    linkopts = {linkopts},
+    target_compatible_with = {compatible_with},
     deps = {deps},
-    {compat}
-)""".format(
-            n = name, g = repr(globs), i = repr(incs), d = repr(defines), l = repr(_dedup(libs)),
-            s = repr(["-Wl,--push-state,-Bstatic"] + _dedup(slibs) + ["-Wl,--pop-state"]),
-            deps = repr([":" + d for d in lib.deps]),
-            compat = "" if ok else "target_compatible_with = [\"@//bazel:never\"],",
-        ))
-    for tool in ["protoc", "grpc_cpp_plugin", "mpirun"]:
-        p = ctx.which(tool)
-        if p:
-            if tool == "mpirun":
-                ctx.file(tool + ".path", str(p))
-            else:
-                ctx.symlink(p, tool)
-    build.append("exports_files(glob([\"protoc\", \"grpc_cpp_plugin\"]))")
-    ctx.file("BUILD", "\n".join(build) + "\n")
-    ctx.file("have.bzl", "HAVE = " + repr(have) + "\nMPIRUN = " + repr(str(ctx.which("mpirun") or "")) + "\n")
+)
+"""
 
-system_libs = repository_rule(implementation = _impl, local = True, configure = True, environ = ["PKG_CONFIG_PATH"])
+def _words(text):
+    return [word for word in text.replace("\n", " ").split(" ") if word]
+
+def _last_occurrences(flags):
+    """Drops repeated flags, keeping the last of each: a library must follow all that need it."""
+    kept = []
+    for i, flag in enumerate(flags):
+        if flag not in flags[i + 1:]:
+            kept.append(flag)
+    return kept
+
+def _pkg_config(ctx, question, modules):
+    """The flags that pkg-config answers with, or None when a module is missing."""
+    program = ctx.which("pkg-config")
+    if not program:
+        return None
+    result = ctx.execute([program, question] + modules)
+    return _words(result.stdout) if result.return_code == 0 else None
+
+def _has_header(ctx, header):
+    probe = "echo '#include <%s>' | c++ -std=c++20 -E -x c++ - >/dev/null 2>&1" % header
+    return ctx.execute(["sh", "-c", probe]).return_code == 0
+
+def _find(ctx, library):
+    """(compiler flags, linker flags) of an entry, or None when it is not installed."""
+    if library.modules:
+        compile = _pkg_config(ctx, "--cflags", library.modules)
+        link = _pkg_config(ctx, "--libs", library.modules)
+        return None if compile == None or link == None else (compile, link)
+    return ([], library.link) if _has_header(ctx, library.header) else None
+
+def _target(ctx, name, library):
+    """The BUILD text of one library."""
+    found = _find(ctx, library)
+    compile, link = found or ([], [])
+    includes = []
+
+    # Folders outside the compiler's own search path are linked into this repository: Bazel
+    # rejects headers that it does not know.
+    for flag in compile:
+        if flag.startswith("-I") and flag != "-I/usr/include":
+            folder = "%s_include_%d" % (name, len(includes))
+            ctx.symlink(flag[len("-I"):], folder)
+            includes.append(folder)
+    return _TARGET.format(
+        name = name,
+        headers = repr([folder + "/**/*.h" for folder in includes]),
+        defines = repr([flag[len("-D"):] for flag in compile if flag.startswith("-D")] + library.defines),
+        includes = repr(includes),
+        linkopts = repr(_last_occurrences(link)),
+        compatible_with = repr([] if found else ["@//bazel:never"]),
+        deps = repr([":" + dep for dep in library.deps]),
+    )
+
+def _system_libs_impl(ctx):
+    build = ["package(default_visibility = [\"//visibility:public\"])"]
+    for name, library in _LIBRARIES.items():
+        build.append(_target(ctx, name, library))
+    for program in _PROGRAMS:
+        path = ctx.which(program)
+        if path:
+            ctx.symlink(path, program)
+            build.append("exports_files([\"%s\"])" % program)
+    ctx.file("BUILD", "\n".join(build) + "\n")
+
+system_libs = repository_rule(
+    implementation = _system_libs_impl,
+    doc = "Makes @system_libs, see above.",
+    local = True,
+    configure = True,
+    environ = ["PKG_CONFIG_PATH"],
+)
