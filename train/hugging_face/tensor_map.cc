@@ -26,13 +26,13 @@ class Mapper {
   Mapper(const ModelConfig& model, HuggingFaceLayout layout)
       : model_(model), names_(ExpertNamesOf(layout)) {}
 
-  std::vector<HuggingFaceTensor> Map() && {
+  std::vector<MappedParameter> Map() && {
     const int64_t V = model_.vocab_size(), D = model_.hidden_size();
     Add("model.embed_tokens", "embedding", {V, D});
     for (int layer = 0; layer < model_.num_layers(); ++layer) MapLayer(layer);
     Add("model.norm", "final_norm", {D});
     if (!model_.tie_embeddings()) Add("lm_head", "head", {V, D});
-    return std::move(tensors_);
+    return std::move(parameters_);
   }
 
  private:
@@ -78,34 +78,37 @@ class Mapper {
     AddExperts(names_.down, "down", {D, F});
   }
 
-  void Add(const std::string& name, const std::string& parameter, const Shape& shape,
-           int64_t expert = -1) {
-    tensors_.push_back({.name = absl::StrCat(name, ".weight"),
-                        .shape = shape,
-                        .parameter = absl::StrCat(parameter, ".weight"),
-                        .expert = expert});
+  void Add(const std::string& name, const std::string& parameter, const Shape& shape) {
+    parameters_.push_back({.name = parameter + ".weight",
+                           .shape = shape,
+                           .tensors = {{.name = name + ".weight", .shape = shape}}});
   }
   void AddToLayer(const std::string& name, const std::string& parameter, const Shape& shape) {
     Add(theirs_ + name, ours_ + parameter, shape);
   }
   void AddExperts(const char* name, const char* parameter, const Shape& shape) {
-    for (int64_t expert = 0; expert < model_.moe().num_experts(); ++expert) {
-      Add(absl::StrCat(theirs_, names_.moe, ".experts.", expert, ".", name),
-          absl::StrCat(ours_, "moe.experts.", parameter), shape, expert);
+    const int64_t E = model_.moe().num_experts();
+    MappedParameter experts = {.name = absl::StrCat(ours_, "moe.experts.", parameter, ".weight"),
+                               .shape = {E, shape[0], shape[1]},
+                               .tensors = {}};
+    for (int64_t expert = 0; expert < E; ++expert) {
+      experts.tensors.push_back(
+          {.name = absl::StrCat(theirs_, names_.moe, ".experts.", expert, ".", name, ".weight"),
+           .shape = shape});
     }
+    parameters_.push_back(std::move(experts));
   }
 
   const ModelConfig& model_;
   const ExpertNames names_;
   std::string theirs_;  // prefixes of the present layer
   std::string ours_;
-  std::vector<HuggingFaceTensor> tensors_;
+  std::vector<MappedParameter> parameters_;
 };
 
 }  // namespace
 
-std::vector<HuggingFaceTensor> MapHuggingFaceTensors(const ModelConfig& model,
-                                                     HuggingFaceLayout layout) {
+std::vector<MappedParameter> MapParameters(const ModelConfig& model, HuggingFaceLayout layout) {
   return Mapper(model, layout).Map();
 }
 

@@ -1,6 +1,6 @@
-// Which tensor of a Hugging Face file is which logical parameter. Both hold linear weights as
-// [out, in] and turn rotary pairs half a head apart, so no tensor is transposed or permuted; the
-// one difference is that Hugging Face keeps a tensor for each expert.
+// Which tensors of a Hugging Face file are which logical parameter. Both hold linear weights as
+// [out, in] and turn rotary pairs half a head apart, so nothing is transposed or permuted; the one
+// difference is that Hugging Face keeps a tensor for each expert.
 #pragma once
 
 #include <cstdint>
@@ -14,15 +14,19 @@
 namespace moebius {
 
 struct HuggingFaceTensor {
-  std::string name;       // "model.layers.0.mlp.experts.3.gate_proj.weight"
-  Shape shape;            // [F, D]
-  std::string parameter;  // "layers.0.moe.experts.gate.weight"
-  int64_t expert = -1;    // index on the parameter's leading dimension; -1: the whole parameter
+  std::string name;  // "model.layers.0.mlp.experts.3.gate_proj.weight"
+  Shape shape;       // [F, D]
 };
 
-// Every tensor of the model, once. The tensors of one parameter stand together, by expert.
+// A logical parameter is its tensors one after another: one, or one for each expert.
+struct MappedParameter {
+  std::string name;  // "layers.0.moe.experts.gate.weight"
+  Shape shape;       // [E, F, D]
+  std::vector<HuggingFaceTensor> tensors;
+};
+
+// Every parameter of the model, in the order of the layers.
 // REQUIRES: CheckExpressible(model, layout) is OK, and every default of `model` is resolved.
-std::vector<HuggingFaceTensor> MapHuggingFaceTensors(const ModelConfig& model,
-                                                     HuggingFaceLayout layout);
+std::vector<MappedParameter> MapParameters(const ModelConfig& model, HuggingFaceLayout layout);
 
 }  // namespace moebius
