@@ -6,11 +6,11 @@
 #include <utility>
 #include <vector>
 
-#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "configs/run.pb.h"
+#include "configs/source_map.h"
 
 namespace moebius {
 
@@ -135,27 +135,27 @@ std::string JoinPath(const std::string& base, const std::string& name) {
 }
 
 std::string NoSuchField(const Descriptor* message, const std::string& name) {
-  const std::vector<std::string> names = FieldNames(message);
-  const std::string closest = Closest(name, names);
-  if (!closest.empty()) return absl::StrCat("no such field, did you mean \"", closest, "\"?");
   std::vector<std::string> elsewhere;
   FindByName(RunConfig::descriptor(), name, "", &elsewhere);
   if (!elsewhere.empty()) {
     return absl::StrCat("no such field here, did you mean \"", absl::StrJoin(elsewhere, "\" or \""),
                         "\"?");
   }
+  const std::vector<std::string> names = FieldNames(message);
+  const std::string closest = Closest(name, names);
+  if (!closest.empty()) return absl::StrCat("no such field, did you mean \"", closest, "\"?");
   return absl::StrCat("no such field, use one of ", absl::StrJoin(names, ", "));
 }
 
 std::string NoSuchValue(const EnumDescriptor* type, const std::string& value) {
   const std::vector<std::string> names = ValueNames(type);
   const std::string closest = Closest(value, names);
-  return absl::StrCat(absl::CHexEscape(value), " is not allowed, must be one of ",
+  return absl::StrCat(Printable(value), " is not allowed, must be one of ",
                       absl::StrJoin(names, ", "),
                       closest.empty() ? "" : absl::StrCat("; did you mean ", closest, "?"));
 }
 
-std::string AllowedValues(const FieldDescriptor* field) {
+std::string AllowedType(const FieldDescriptor* field) {
   switch (field->cpp_type()) {
     case FieldDescriptor::CPPTYPE_INT32:
     case FieldDescriptor::CPPTYPE_INT64:

@@ -18,15 +18,15 @@ std::string WithoutIndices(const std::string& path);
 // "base.name", or "name" when base is empty.
 std::string JoinPath(const std::string& base, const std::string& name);
 
-// A sentence about the unknown field `name` of `message`: the closest name (by edit distance) in
-// the same message, else a field of that name elsewhere in RunConfig, else what there is.
+// A sentence about the unknown field `name` of `message`: fields of that name elsewhere in
+// RunConfig, else the closest name (by edit distance) in the same message, else what there is.
 std::string NoSuchField(const google::protobuf::Descriptor* message, const std::string& name);
 
 // A sentence about the unknown value `value` of an enum.
 std::string NoSuchValue(const google::protobuf::EnumDescriptor* type, const std::string& value);
 
 // What may stand in `field`, for instance "an integer" or "one of FP64, FP32, BF16".
-std::string AllowedValues(const google::protobuf::FieldDescriptor* field);
+std::string AllowedType(const google::protobuf::FieldDescriptor* field);
 
 // Sets every field that has a default and is absent to it, in all messages below; absent singular
 // messages are created.

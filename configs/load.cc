@@ -8,6 +8,7 @@
 #include <fstream>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "configs/fields.h"
 #include "configs/overrides.h"
 #include "configs/source_map.h"
@@ -65,10 +66,14 @@ absl::StatusOr<RunConfig> ParseRunConfig(const std::string& name, const std::str
     return absl::InvalidArgumentError(
         absl::StrCat(name, ": holds a NUL byte, must be a config in text format"));
   }
+  constexpr char kByteOrderMark[] = "\xEF\xBB\xBF";
   RunConfig config;
   SourceMap origins;
   std::vector<LocatedError> errors;
-  ParseText({.source = name, .base_path = "", .text = text}, &config, &origins, &errors);
+  ParseText({.source = name,
+             .base_path = "",
+             .text = std::string(absl::StripPrefix(text, kByteOrderMark))},
+            &config, &origins, &errors);
   if (errors.empty() && config.ByteSizeLong() == 0 && overrides.empty()) {
     return absl::InvalidArgumentError(absl::StrCat(
         name, ": is empty, must at least say run, train, model and data (see configs/recipes)"));

@@ -58,7 +58,9 @@ std::string CheckStep(const Message& parent, const PathStep& step, bool last) {
   if (!field->is_repeated()) return "is not a list, leave out the index";
   if (!field->message_type()) return "its elements cannot be set one by one, set the whole list";
   const int size = parent.GetReflection()->FieldSize(parent, field);
-  return step.index < size ? "" : absl::StrCat("has ", size, " elements, counted from 0");
+  if (step.index < size) return "";
+  return size == 0 ? "is empty, set the whole list"
+                   : absl::StrCat("no such element, must be from 0 to ", size - 1);
 }
 
 // Walks `path` from *config; creates the messages on the way.
@@ -144,12 +146,10 @@ void Assign(const Target& target, Message* parsed) {
   target.parent->MergeFrom(*parsed);
 }
 
-// The origin of an override, at the first byte of its value; long ones are shortened.
-Origin OriginOf(const std::string& override, size_t value_begin, int order) {
-  constexpr size_t kLongest = 80;
-  std::string shown = absl::CHexEscape(override.substr(0, kLongest));
-  if (override.size() > kLongest) absl::StrAppend(&shown, "...");
-  return {absl::StrCat("--set ", shown), order, {1, static_cast<int>(value_begin) + 1}};
+// The origin of byte `byte` of an override.
+Origin OriginOf(const std::string& override, size_t byte, int order) {
+  const Position position = {1, static_cast<int>(byte) + 1};
+  return {absl::StrCat("--set ", Printable(override)), order, position};
 }
 
 }  // namespace

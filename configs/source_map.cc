@@ -11,8 +11,6 @@ namespace moebius {
 
 namespace {
 
-constexpr size_t kMaxErrors = 20;
-
 std::tuple<int, int, int> SortKey(const LocatedError& located) {
   const Origin& origin = located.origin;
   const int order = origin.source.empty() ? std::numeric_limits<int>::max() : origin.order;
@@ -53,6 +51,20 @@ Origin SourceMap::Find(const std::string& path) const {
   return it == origins_.end() ? Origin() : it->second;
 }
 
+std::string Printable(absl::string_view text) {
+  constexpr size_t kLongest = 80;
+  std::string printable;
+  for (const unsigned char c : text.substr(0, kLongest)) {
+    if (c >= 32 && c < 127) {
+      printable += static_cast<char>(c);
+    } else {
+      absl::StrAppend(&printable, "\\x", absl::Hex(c, absl::kZeroPad2));
+    }
+  }
+  if (text.size() > kLongest) absl::StrAppend(&printable, "...");
+  return printable;
+}
+
 absl::Status ErrorStatus(const std::string& file, std::vector<LocatedError> errors) {
   std::stable_sort(errors.begin(), errors.end(), [](const LocatedError& a, const LocatedError& b) {
     return SortKey(a) < SortKey(b);
@@ -62,7 +74,7 @@ absl::Status ErrorStatus(const std::string& file, std::vector<LocatedError> erro
     absl::StrAppend(&text, i == 0 ? "" : "\n", Format(file, errors[i]));
   }
   if (errors.size() > kMaxErrors) {
-    absl::StrAppend(&text, "\n", file, ": and ", errors.size() - kMaxErrors, " more errors");
+    absl::StrAppend(&text, "\n", file, ": and more errors");
   }
   return absl::InvalidArgumentError(text);
 }

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/strings/string_view.h"
 
 namespace moebius {
 
@@ -50,8 +51,14 @@ class SourceMap {
   std::map<std::string, Origin> origins_;
 };
 
+// `text` on one line: control characters and bytes beyond ASCII as \xNN, long text shortened.
+std::string Printable(absl::string_view text);
+
+// More errors than this are not told.
+inline constexpr size_t kMaxErrors = 20;
+
 // InvalidArgument with a line for each error, ordered by origin (unlocated ones last, named after
-// `file`), cut after the first 20. REQUIRES: errors is not empty.
+// `file`), cut after kMaxErrors. REQUIRES: errors is not empty.
 absl::Status ErrorStatus(const std::string& file, std::vector<LocatedError> errors);
 
 }  // namespace moebius

@@ -5,12 +5,13 @@
 #include <google/protobuf/text_format.h>
 
 #include <algorithm>
+#include <span>
+#include <utility>
 
-#include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_split.h"
 #include "configs/fields.h"
+#include "configs/ranges.h"
 
 namespace moebius {
 
@@ -47,10 +48,11 @@ class Collector : public ErrorCollector {
   std::vector<RawError> errors_;
 };
 
-// Where the name of a field stands in a text, and the names above it.
+// Where a field stands in a text.
 struct NamedField {
-  Position position;
-  std::string path;  // without indices, from the message that the text fills
+  Position name;
+  Position value;    // the token after ":" or "{"'s own
+  std::string path;  // names from the message that the text fills, without indices
 };
 
 // The field names of a text in order, and whether braces or brackets nest too deep.
@@ -62,6 +64,8 @@ struct Outline {
 bool Opens(const std::string& token) { return token == "{" || token == "<" || token == "["; }
 bool Closes(const std::string& token) { return token == "}" || token == ">" || token == "]"; }
 
+Position PositionOf(const Tokenizer::Token& token) { return {token.line + 1, token.column + 1}; }
+
 Outline MakeOutline(const std::string& text) {
   ArrayInputStream stream(text.data(), static_cast<int>(text.size()));
   Collector ignored;
@@ -70,22 +74,24 @@ Outline MakeOutline(const std::string& text) {
   tokenizer.set_require_space_after_number(false);
   Outline outline;
   std::vector<std::string> open;  // the path at each open brace or bracket
-  std::string last_name;
+  std::string path;
   while (tokenizer.Next()) {
-    const std::string& token = tokenizer.current().text;
+    const Tokenizer::Token& token = tokenizer.current();
     const Tokenizer::Token& before = tokenizer.previous();
-    const bool names_field = token == ":" || token == "{" || token == "<";
+    const bool names_field = token.text == ":" || token.text == "{" || token.text == "<";
     if (names_field && before.type == Tokenizer::TYPE_IDENTIFIER) {
-      last_name = JoinPath(open.empty() ? "" : open.back(), before.text);
-      outline.fields.push_back({{before.line + 1, before.column + 1}, last_name});
+      path = JoinPath(open.empty() ? "" : open.back(), before.text);
+      outline.fields.push_back({PositionOf(before), PositionOf(token), path});
+    } else if (before.text == ":" && !outline.fields.empty()) {
+      outline.fields.back().value = PositionOf(token);
     }
-    if (Opens(token)) open.push_back(last_name);
-    if (Closes(token) && !open.empty()) {
-      last_name = open.back();
+    if (Opens(token.text)) open.push_back(path);
+    if (Closes(token.text) && !open.empty()) {
+      path = open.back();
       open.pop_back();
     }
     if (open.size() > kMaxDepth) {
-      outline.too_deep = {tokenizer.current().line + 1, tokenizer.current().column + 1};
+      outline.too_deep = PositionOf(token);
       break;
     }
   }
@@ -95,15 +101,15 @@ Outline MakeOutline(const std::string& text) {
 // The last field whose name begins before `position`. protobuf reports most errors at the token
 // after the culprit.
 NamedField FieldBefore(const Outline& outline, const Position& position) {
-  const auto after = std::partition_point(
-      outline.fields.begin(), outline.fields.end(), [&](const NamedField& field) {
-        return std::pair(field.position.line, field.position.column) <
-               std::pair(position.line, position.column);
-      });
-  return after == outline.fields.begin() ? NamedField{position, ""} : *std::prev(after);
+  const auto after = std::partition_point(outline.fields.begin(), outline.fields.end(),
+                                          [&](const NamedField& field) {
+                                            return std::pair(field.name.line, field.name.column) <
+                                                   std::pair(position.line, position.column);
+                                          });
+  return after == outline.fields.begin() ? NamedField() : *std::prev(after);
 }
 
-// The last "quoted" part of a message of protobuf.
+// What stands in `text` between `from` and the next `to`.
 std::string Between(const std::string& text, const std::string& from, const std::string& to) {
   const size_t begin = text.find(from);
   if (begin == std::string::npos) return "";
@@ -111,14 +117,18 @@ std::string Between(const std::string& text, const std::string& from, const std:
   return text.substr(begin + from.size(), end - begin - from.size());
 }
 
-// What protobuf said about the field `name` of `parent` (null when unknown), in our words; "" when
-// it is not about a field.
-std::string Explain(const std::string& said, const Descriptor* parent, const std::string& name) {
-  const FieldDescriptor* field = parent ? parent->FindFieldByName(name) : nullptr;
-  if (absl::StrContains(said, "has no field named") && parent) return NoSuchField(parent, name);
-  if (absl::StrContains(said, "is specified multiple times")) return "given twice, give it once";
-  if (!field) return "";
-  const std::string allowed = absl::StrCat(", must be ", AllowedValues(field));
+// The token that protobuf met instead of what it expected.
+std::string FoundToken(const std::string& said) {
+  const std::string got = Between(said, "got: ", "\n");
+  return got.empty() ? Between(said, "found \"", "\".") : got;
+}
+
+// What protobuf said about the value of `field`, in our words; "" when it is not about the value.
+std::string ExplainValue(const RawError& raw, const FieldDescriptor* field, const Range* range,
+                         const Position& value) {
+  const std::string allowed = absl::StrCat(", must be ", AllowedType(field), range ? ", " : "",
+                                           range ? range->Describe() : "");
+  const std::string& said = raw.message;
   if (absl::StartsWith(said, "Unknown enumeration value")) {
     return NoSuchValue(field->enum_type(), Between(said, "value of \"", "\" for"));
   }
@@ -128,13 +138,14 @@ std::string Explain(const std::string& said, const Descriptor* parent, const std
   if (absl::StartsWith(said, "Invalid value for boolean")) {
     return absl::StrCat(Between(said, "Value: \"", "\"."), " is not allowed", allowed);
   }
-  for (const char* type : {"integer", "double", "string", "\"{\""}) {
-    const std::string expected = absl::StrCat("Expected ", type, ", ");
-    if (!absl::StartsWith(said, expected)) continue;
-    const std::string found(absl::StripPrefix(said, expected));  // `got: x` or `found "x".`
-    return absl::StrCat(absl::CHexEscape(found.substr(0, 60)), allowed);
-  }
-  return "";
+  const bool at_value = raw.position.line == value.line && raw.position.column == value.column;
+  const bool expected_scalar = absl::StartsWith(said, "Expected integer") ||
+                               absl::StartsWith(said, "Expected double") ||
+                               absl::StartsWith(said, "Expected string");
+  if (!expected_scalar && !(at_value && absl::StartsWith(said, "Expected"))) return "";
+  const std::string found = FoundToken(said);
+  return found.empty() ? absl::StrCat("has no value", allowed)
+                       : absl::StrCat("found ", Printable(found), allowed);
 }
 
 // What protobuf said about the text itself.
@@ -142,8 +153,15 @@ std::string ExplainSyntax(const std::string& said) {
   if (absl::StrContains(said, "control characters")) {
     return "unprintable character, a config is plain text";
   }
+  if (absl::StrContains(said, "non ascii")) return "only strings and comments may go beyond ASCII";
   if (absl::EndsWith(said, "got: ")) return "the text ends too early, is a closing } missing?";
-  return absl::CHexEscape(said);
+  if (absl::StartsWith(said, "Ignoring extension")) {
+    return "a name in [ ] is an extension, and there are none";
+  }
+  if (absl::StrContains(said, "has no field named")) {
+    return absl::StrCat("no such field: ", Printable(Between(said, "named \"", "\".")));
+  }
+  return Printable(said);
 }
 
 class Recorder {
@@ -171,7 +189,9 @@ class Recorder {
     const int size = repeated ? reflection->FieldSize(message, field) : 1;
     for (int i = 0; i < size; ++i) {
       const int index = repeated ? i : -1;
-      const TextFormat::ParseLocation location = tree->GetLocation(field, index);
+      TextFormat::ParseLocation location = tree->GetLocation(field, index);
+      // Of "[a, b]" the tree knows the beginning only.
+      if (location.line < 0 && repeated) location = tree->GetLocation(field, 0);
       const Origin origin = At({location.line + 1, location.column + 1});
       if (i == 0) origins_->Set(path, origin);
       const std::string element = repeated ? absl::StrCat(path, "[", i, "]") : path;
@@ -188,18 +208,28 @@ class Recorder {
   SourceMap* origins_;
 };
 
-LocatedError Located(const RawError& raw, const Outline& outline, const Descriptor* root,
+LocatedError Explain(const RawError& raw, const Outline& outline, const Descriptor* root,
                      const std::string& base_path, const Recorder& recorder) {
-  const NamedField field = FieldBefore(outline, raw.position);
-  const size_t dot = field.path.rfind('.');
-  const Descriptor* parent = root;
-  if (dot != std::string::npos) {
-    const FieldDescriptor* above = FindField(root, field.path.substr(0, dot));
-    parent = above ? above->message_type() : nullptr;
+  const NamedField named = FieldBefore(outline, raw.position);
+  const size_t dot = named.path.rfind('.');
+  const std::string name = named.path.substr(dot + 1);
+  const FieldDescriptor* above =
+      dot == std::string::npos ? nullptr : FindField(root, named.path.substr(0, dot));
+  const Descriptor* parent = dot == std::string::npos ? root
+                             : above                  ? above->message_type()
+                                                      : nullptr;
+  const FieldDescriptor* field = parent ? parent->FindFieldByName(name) : nullptr;
+  const std::string path = JoinPath(base_path, named.path);
+  std::string explained;
+  if (field && absl::StrContains(raw.message, "is specified multiple times")) {
+    explained = "given twice, give it once";
+  } else if (field) {
+    explained = ExplainValue(raw, field, FindRange(path), named.value);
+  } else if (parent && absl::StrContains(raw.message, absl::StrCat("named \"", name, "\""))) {
+    explained = NoSuchField(parent, name);
   }
-  const std::string explained = Explain(raw.message, parent, field.path.substr(dot + 1));
   if (explained.empty()) return {recorder.At(raw.position), {"", ExplainSyntax(raw.message)}};
-  return {recorder.At(field.position), {JoinPath(base_path, field.path), explained}};
+  return {recorder.At(named.name), {path, explained}};
 }
 
 }  // namespace
@@ -219,11 +249,12 @@ void ParseText(const ConfigText& text, Message* message, SourceMap* origins,
   parser.RecordErrorsTo(&collector);
   parser.WriteLocationsTo(&tree);
   parser.AllowUnknownField(true);  // reported as warnings, so that all of them are found
-  parser.ParseFromString(text.text, message);
-  for (const RawError& raw : collector.errors()) {
-    errors->push_back(Located(raw, outline, message->GetDescriptor(), text.base_path, recorder));
+  const bool parsed = parser.ParseFromString(text.text, message);
+  const size_t num_errors = std::min(collector.errors().size(), kMaxErrors + 1);
+  for (const RawError& raw : std::span(collector.errors()).first(num_errors)) {
+    errors->push_back(Explain(raw, outline, message->GetDescriptor(), text.base_path, recorder));
   }
-  recorder.Record(*message, &tree, text.base_path);
+  if (parsed) recorder.Record(*message, &tree, text.base_path);
 }
 
 }  // namespace moebius

@@ -19,9 +19,9 @@ struct ConfigText {
   int column_shift = 0;  // added to columns of the first line
 };
 
-// Fills *message, which must be empty, from the text; records origins and errors. Unknown fields
-// are all found; parsing ends at the first other error. Nesting is limited before protobuf sees the
-// text, so that no input can exhaust the stack.
+// Fills *message, which must be empty, from the text; records errors and, where it parses, origins.
+// Unknown fields are all found; parsing ends at the first other error. Nesting is limited before
+// protobuf sees the text, so that no input can exhaust the stack.
 void ParseText(const ConfigText& text, google::protobuf::Message* message, SourceMap* origins,
                std::vector<LocatedError>* errors);
 

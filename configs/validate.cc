@@ -9,11 +9,11 @@
 #include <optional>
 #include <set>
 
-#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "configs/fields.h"
+#include "configs/ranges.h"
 
 namespace moebius {
 
@@ -26,88 +26,7 @@ namespace {
 
 using Errors = std::vector<ConfigError>;
 
-// ---- Ranges ------------------------------------------------------------------------------------
-
-constexpr double kMaxSteps = 1e9;
-constexpr double kMaxBytes = 1LL << 50;
-constexpr double kTiny = std::numeric_limits<double>::min();  // "more than 0"
-
-struct Range {
-  const char* path;
-  double min;
-  double max;
-  bool below_max = false;  // max itself is not allowed
-};
-
-// Every number but the seeds, of which any is good.
-constexpr Range kRanges[] = {
-    {"run.threads_per_rank", 0, 4096},
-    {"run.deadline_seconds", kTiny, 86400},
-    {"train.num_steps", 1, kMaxSteps},
-    {"train.global_batch_size", 1, 1 << 24},
-    {"train.micro_batch_size", 1, 65536},
-    {"train.sequence_length", 1, 1 << 24},
-    {"train.log_interval_steps", 1, kMaxSteps},
-    {"train.eval_interval_steps", 0, kMaxSteps},
-    {"train.eval_max_tokens_per_domain", 0, kMaxBytes},
-    {"train.max_bad_steps", 0, 1e6},
-    {"parallel.tensor_size", 1, 65536},
-    {"parallel.pipeline_size", 1, 65536},
-    {"parallel.context_size", 1, 65536},
-    {"parallel.expert_size", 1, 65536},
-    {"parallel.expert_tensor_size", 1, 65536},
-    {"model.num_layers", 1, 10000},
-    {"model.hidden_size", 1, 1 << 20},
-    {"model.num_heads", 1, 65536},
-    {"model.num_kv_heads", 0, 65536},
-    {"model.head_dim", 0, 65536},
-    {"model.vocab_size", 0, 1 << 27},
-    {"model.ffn_hidden_size", 0, 1 << 22},
-    {"model.rope_theta", 1, 1e12},
-    {"model.norm_epsilon", kTiny, 1},
-    {"model.init_std", kTiny, 10},
-    {"model.moe.num_experts", 0, 65536},
-    {"model.moe.top_k", 1, 65536},
-    {"model.moe.expert_hidden_size", 0, 1 << 22},
-    {"model.moe.num_shared_experts", 0, 65536},
-    {"model.moe.router.scale", kTiny, 1000},
-    {"model.moe.balance.z_loss_weight", 0, 1000},
-    {"model.moe.balance.bias_update_rate", 0, 1},
-    {"model.moe.balance.loss.weight", kTiny, 1000},
-    {"data.held_out_fraction", 0, 0.9},
-    {"data.held_out_max_bytes", 0, kMaxBytes},
-    {"data.domains.weight", kTiny, 1e9},
-    {"data.tokenizer.vocab_size", 300, 1 << 20},
-    {"data.tokenizer.training_bytes", 1000, 1LL << 40},
-    {"optimizer.peak_lr", kTiny, 100},
-    {"optimizer.min_lr_ratio", 0, 1},
-    {"optimizer.warmup_steps", 0, kMaxSteps},
-    {"optimizer.decay_steps", 0, kMaxSteps},
-    {"optimizer.beta1", 0, 1, true},
-    {"optimizer.beta2", 0, 1, true},
-    {"optimizer.epsilon", kTiny, 1},
-    {"optimizer.weight_decay", 0, 100},
-    {"optimizer.clip_norm", 0, kMaxSteps},
-    {"checkpoint.interval_steps", 0, kMaxSteps},
-    {"checkpoint.keep_last", 1, 1e6},
-};
-
-const Range* FindRange(const std::string& path) {
-  const std::string name = WithoutIndices(path);
-  for (const Range& range : kRanges) {
-    if (range.path == name) return &range;
-  }
-  return nullptr;
-}
-
-std::string Number(double value) { return absl::StrFormat("%.10g", value); }
-
-std::string Describe(const Range& range) {
-  const std::string from =
-      range.min == kTiny ? "more than 0" : absl::StrCat("at least ", Number(range.min));
-  const char* to = range.below_max ? " and less than " : " and at most ";
-  return absl::StrCat("must be ", from, to, Number(range.max));
-}
+// ---- Presence and ranges -----------------------------------------------------------------------
 
 // The value of a singular number; nothing for other types and for seeds.
 std::optional<double> NumberIn(const Message& message, const FieldDescriptor* field) {
@@ -133,10 +52,9 @@ void CheckField(const Message& message, const FieldDescriptor* field, const std:
   const std::optional<double> value = NumberIn(message, field);
   const Range* range = FindRange(path);
   if (!value || !range) return;
-  const bool in =
-      *value >= range->min && (range->below_max ? *value < range->max : *value <= range->max);
-  if (!in)
-    errors->push_back({path, absl::StrCat(Number(*value), " is out of range, ", Describe(*range))});
+  if (range->Contains(*value)) return;
+  errors->push_back(
+      {path, absl::StrCat(FormatNumber(*value), " is out of range, must be ", range->Describe())});
 }
 
 // What is missing or out of range in `message` and below.
@@ -172,8 +90,7 @@ bool HasControlCharacter(const std::string& text) {
 
 void CheckPath(const std::string& value, const std::string& path, Errors* errors) {
   Require(!value.empty(), path, "is empty, must be a path", errors);
-  Require(!HasControlCharacter(value), path,
-          absl::StrCat("\"", absl::CHexEscape(value), "\" holds a control character"), errors);
+  Require(!HasControlCharacter(value), path, "holds a control character, must be a path", errors);
 }
 
 // The multiples of `unit` around `value`, as "4 or 8"; without 0.
@@ -305,7 +222,7 @@ void CheckDomain(const DomainConfig& domain, const std::string& path, Errors* er
     return std::islower(c) || std::isdigit(c) || c == '_' || c == '-';
   });
   Require(good && !name.empty() && name.size() <= kLongestName, path + ".name",
-          absl::StrCat("\"", absl::CHexEscape(name.substr(0, kLongestName)),
+          absl::StrCat("\"", Printable(name.substr(0, kLongestName)),
                        "\" is not allowed, must be 1 to ", kLongestName,
                        " of a-z, 0-9, \"_\" and \"-\""),
           errors);
@@ -331,7 +248,8 @@ void CheckTokenizer(const RunConfig& config, Errors* errors) {
 void CheckData(const RunConfig& config, Errors* errors) {
   constexpr int kMaxDomains = 1000;
   const DataConfig& data = config.data();
-  CheckPath(data.dir(), "data.dir", errors);
+  const bool derived = data.dir() == config.run().dir() + "/data";
+  if (!derived) CheckPath(data.dir(), "data.dir", errors);
   Require(data.domains_size() >= 1 && data.domains_size() <= kMaxDomains, "data.domains",
           absl::StrCat("there are ", data.domains_size(), ", must be 1 to ", kMaxDomains), errors);
   std::set<std::string> names;
@@ -340,8 +258,7 @@ void CheckData(const RunConfig& config, Errors* errors) {
     CheckDomain(data.domains(i), path, errors);
     const std::string& name = data.domains(i).name();
     Require(names.insert(name).second, path + ".name",
-            absl::StrCat("\"", absl::CHexEscape(name), "\" is given twice, must be unique"),
-            errors);
+            absl::StrCat("\"", Printable(name), "\" is given twice, must be unique"), errors);
   }
   Require(!data.text_key().empty(), "data.text_key", "is empty, must be a key of JSONL records",
           errors);
