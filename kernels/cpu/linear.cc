@@ -1,0 +1,244 @@
+#include "kernels/cpu/linear.h"
+
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+#include "kernels/cpu/scratch.h"
+
+namespace moebius::cpu {
+namespace {
+
+constexpr int64_t kRowBlock = 128;
+constexpr int64_t kTilesPerThread = 4;  // so that threads end together
+
+int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+const uint16_t* Bits(const Tensor& x) { return reinterpret_cast<const uint16_t*>(x.raw()); }
+
+// How operands of a dtype become units.
+struct Units {
+  Units(DType dtype, const SimdKernels& simd)
+      : simd(simd),
+        bf16(dtype == DType::kBF16),
+        pairs(bf16 && simd.product_bf16 != nullptr),
+        product(pairs ? simd.product_bf16 : simd.product) {}
+
+  int64_t per_unit() const { return pairs ? 2 : 1; }
+  int64_t Count(int64_t elements) const { return CeilDiv(elements, per_unit()); }
+
+  // `n` elements from index `begin` of x on, pairs along them.
+  void AlongRow(const Tensor& x, int64_t begin, int64_t n, float* units) const {
+    if (!bf16) {
+      std::memcpy(units, x.data<float>() + begin, n * sizeof(float));
+    } else if (!pairs) {
+      simd.widen(Bits(x) + begin, units, n);
+    } else {
+      if (n % 2 != 0) units[n / 2] = 0;
+      std::memcpy(units, Bits(x) + begin, n * sizeof(uint16_t));
+    }
+  }
+
+  // `n` elements from index `begin` of x on; their partners in a pair stand `row` elements later,
+  // or are zero if `last`.
+  void AcrossRows(const Tensor& x, int64_t begin, int64_t n, int64_t row, bool last,
+                  float* units) const {
+    if (!pairs) return AlongRow(x, begin, n, units);
+    const uint16_t* first = Bits(x) + begin;
+    simd.interleave(first, last ? nullptr : first + row, units, n);
+  }
+
+  const SimdKernels& simd;
+  const bool bf16, pairs;
+  void (*const product)(const BlockProduct&);
+};
+
+struct Group {
+  int64_t begin, end;
+};
+
+std::vector<Group> Groups(const Tensor& offsets, int64_t rows) {
+  if (!offsets.defined()) return {{0, rows}};
+  std::vector<Group> groups;
+  const auto at = offsets.span<int32_t>();
+  for (size_t j = 1; j < at.size(); ++j) groups.push_back({at[j - 1], at[j]});
+  return groups;
+}
+
+struct RowBlock {
+  int64_t group, begin, end;
+};
+
+std::vector<RowBlock> RowBlocks(const std::vector<Group>& groups) {
+  std::vector<RowBlock> blocks;
+  for (size_t j = 0; j < groups.size(); ++j) {
+    const auto [begin, end] = groups[j];
+    const int64_t num_blocks = CeilDiv(end - begin, kRowBlock);
+    for (int64_t i = 0; i < num_blocks; ++i) {
+      blocks.push_back({static_cast<int64_t>(j), begin + (end - begin) * i / num_blocks,
+                        begin + (end - begin) * (i + 1) / num_blocks});
+    }
+  }
+  return blocks;
+}
+
+}  // namespace
+
+int64_t PackedElements(const WeightDims& dims, DType dtype, const SimdKernels& simd) {
+  const int64_t units = Units(dtype, simd).Count(dims.inputs);
+  return CeilDiv(dims.outputs, simd.panel) * simd.panel * units *
+         (static_cast<int64_t>(sizeof(float)) / SizeOf(dtype));
+}
+
+void PackWeight(const Tensor& w, bool transposed, const Tensor& image, Context& context,
+                const SimdKernels& simd) {
+  const int rank = w.shape().rank();
+  const int64_t e = rank == 3 ? w.shape()[0] : 1, N = w.shape()[rank - 2], K = w.shape()[rank - 1];
+  const Units units(image.dtype(), simd);
+  const int64_t outputs = transposed ? K : N, inputs = transposed ? N : K;
+  const int64_t num_panels = CeilDiv(outputs, simd.panel), num_units = units.Count(inputs);
+  // Rows of a panel in bf16, or two rows of inputs.
+  const int64_t row_units = CeilDiv(transposed ? simd.panel : inputs, 2);
+  const int64_t scratch = units.pairs ? row_units * simd.panel : 0;
+  ForWithScratch(context, e * num_panels, scratch, "weight_image.scratch",
+                 [&](int64_t i, float* scratch) {
+                   const int64_t begin = i % num_panels * simd.panel;
+                   const int64_t width = std::min(simd.panel, outputs - begin);
+                   const float* from = w.data<float>() + i / num_panels * N * K;
+                   float* to = reinterpret_cast<float*>(image.raw()) + i * num_units * simd.panel;
+                   uint16_t* narrow = reinterpret_cast<uint16_t*>(scratch);
+                   if (!transposed && !units.pairs) {
+                     simd.transpose_panel(from + begin * K, K, width, K, to);
+                   } else if (!transposed) {
+                     for (int64_t n = 0; n < width; ++n) {
+                       uint16_t* row = narrow + n * 2 * row_units;
+                       row[2 * row_units - 1] = 0;
+                       simd.narrow(from + (begin + n) * K, row, K);
+                     }
+                     simd.transpose_panel(scratch, row_units, width, row_units, to);
+                   } else {
+                     for (int64_t u = 0; u < num_units; ++u, to += simd.panel) {
+                       std::fill(to + width, to + simd.panel, 0.0f);
+                       const float* row = from + u * units.per_unit() * K + begin;
+                       if (!units.pairs) {
+                         std::memcpy(to, row, width * sizeof(float));
+                         continue;
+                       }
+                       const bool last = 2 * u + 1 == N;
+                       simd.narrow(row, narrow, width);
+                       if (!last) simd.narrow(row + K, narrow + simd.panel, width);
+                       simd.interleave(narrow, last ? nullptr : narrow + simd.panel, to, width);
+                     }
+                   }
+                 });
+}
+
+void Multiply(const MultiplyArgs& args, Context& context, const SimdKernels& simd) {
+  const auto [R, K] = Dims<2>(args.x);
+  const int64_t N = args.y.shape()[1];
+  const Units units(args.x.dtype(), simd);
+  const int64_t num_units = units.Count(K), num_panels = CeilDiv(N, simd.panel);
+  const std::vector<RowBlock> blocks = RowBlocks(Groups(args.offsets, R));
+  const int64_t num_blocks = std::ssize(blocks);
+  const int64_t enough = kTilesPerThread * context.pool().num_threads();
+  int64_t columns = 512;
+  while (columns > 2 * simd.panel && num_blocks * CeilDiv(N, columns) < enough) columns /= 2;
+  columns = std::min(columns, num_panels * simd.panel);
+
+  const bool narrow = args.y.dtype() == DType::kBF16;
+  constexpr int64_t kOperand = kRowBlock * kAStride;
+  const int64_t scratch = kOperand + (narrow ? kRowBlock * columns + columns : 0);
+  ForWithScratch(
+      context, num_blocks * CeilDiv(N, columns), scratch, "linear.scratch",
+      [&, K = K](int64_t tile, float* a) {
+        const auto [group, begin, end] = blocks[tile % num_blocks];
+        const int64_t n = tile / num_blocks * columns, width = std::min(columns, N - n);
+        const float* image = reinterpret_cast<const float*>(args.image.raw()) +
+                             (group * num_panels * simd.panel + n) * num_units;
+        float* sums = a + kOperand;
+        float* c = narrow ? sums : args.y.data<float>() + begin * N + n;
+        int64_t u = 0;
+        do {
+          const int64_t depth = std::min(kMaxDepth, num_units - u), k = u * units.per_unit();
+          for (int64_t r = begin; r < end; ++r) {
+            units.AlongRow(args.x, r * K + k, std::min(depth * units.per_unit(), K - k),
+                           a + (r - begin) * kAStride);
+          }
+          units.product({.m = end - begin,
+                         .n = width,
+                         .k = depth,
+                         .a = a,
+                         .b = image + u * simd.panel,
+                         .b_panel = num_units * simd.panel,
+                         .b_step = simd.panel,
+                         .c = c,
+                         .c_row = narrow ? columns : N,
+                         .accumulate = u > 0 || (args.accumulate && !narrow)});
+          u += depth;
+        } while (u < num_units);
+        for (int64_t r = begin; narrow && r < end; ++r) {
+          float *row = sums + (r - begin) * columns, *before = sums + kRowBlock * columns;
+          uint16_t* y = reinterpret_cast<uint16_t*>(args.y.raw()) + r * N + n;
+          if (args.accumulate) {
+            simd.widen(y, before, width);
+            for (int64_t i = 0; i < width; ++i) row[i] += before[i];
+          }
+          simd.narrow(row, y, width);
+        }
+      });
+}
+
+void LinearWeightGradient(const kernels::LinearWeightGradientArgs& args, Context& context,
+                          const SimdKernels& simd) {
+  const auto [R, N] = Dims<2>(args.dy);
+  const int64_t K = args.x.shape()[1];
+  const Units units(args.x.dtype(), simd);
+  const std::vector<Group> groups = Groups(args.offsets, R);
+  const int64_t e = std::ssize(groups);
+  int64_t height = kMaxDepth, columns = kMaxDepth;
+  const auto num_tiles = [&, N = N] { return e * CeilDiv(N, height) * CeilDiv(K, columns); };
+  while (num_tiles() < kTilesPerThread * context.pool().num_threads() && columns > 64) {
+    height > columns || columns == 64 ? height /= 2 : columns /= 2;
+  }
+  const int64_t down = CeilDiv(N, height), across = CeilDiv(K, columns);
+
+  constexpr int64_t kOperand = kMaxDepth * kAStride;
+  ForWithScratch(context, e * down * across, kOperand + kMaxDepth * columns, "linear.scratch",
+                 [&, N = N](int64_t tile, float* a) {
+                   const int64_t j = tile / (down * across);
+                   const int64_t n = tile / across % down * height, k = tile % across * columns;
+                   const int64_t rows = std::min(height, N - n), width = std::min(columns, K - k);
+                   const auto [begin, end] = groups[j];
+                   float* b = a + kOperand;
+                   float* dw = args.dw.data<float>() + (j * N + n) * K + k;
+                   int64_t r = begin;
+                   bool first = true;
+                   do {
+                     const int64_t depth = std::min(kMaxDepth, units.Count(end - r));
+                     for (int64_t u = 0; u < depth; ++u, r += units.per_unit()) {
+                       const bool last = r + 1 == end;
+                       units.AcrossRows(args.dy, r * N + n, rows, N, last, a + u * kAStride);
+                       for (int64_t i = 0; i < width; i += simd.panel) {
+                         float* panel = b + i * depth + u * simd.panel;
+                         const int64_t count = std::min(simd.panel, width - i);
+                         units.AcrossRows(args.x, r * K + k + i, count, K, last, panel);
+                         std::fill(panel + count, panel + simd.panel, 0.0f);
+                       }
+                     }
+                     units.product({.m = rows,
+                                    .n = width,
+                                    .k = depth,
+                                    .a = a,
+                                    .a_transposed = true,
+                                    .b = b,
+                                    .b_panel = depth * simd.panel,
+                                    .b_step = simd.panel,
+                                    .c = dw,
+                                    .c_row = K,
+                                    .accumulate = !first || args.accumulate});
+                     first = false;
+                   } while (r < end);
+                 });
+}
+
+}  // namespace moebius::cpu

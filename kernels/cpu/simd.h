@@ -1,0 +1,66 @@
+// The inner loops of the heavy kernels, compiled once for each instruction set and chosen at run
+// time. Numbers are 4-byte units: a float, or a pair of bf16 that stand next to each other along
+// the reduction.
+//
+// The sources of one instruction set include nothing with inline functions, so that no code built
+// for a newer processor can be linked into the rest of the program.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+namespace moebius::cpu {
+
+// Units between two rows of a copied operand A. Odd in cache lines, so that rows spread over the
+// sets of a cache; a constant, so that a tile's rows need one pointer.
+inline constexpr int64_t kAStride = 272;
+inline constexpr int64_t kMaxDepth = 256;  // units of one reduction step, and columns of A
+
+// c[m, n] (+)= a[m, k] b[k, n], reducing k in order. A[i, k] stands at a[i * kAStride + k], or at
+// a[k * kAStride + i] if `a_transposed`. B is cut into panels of `SimdKernels::panel` columns:
+// element (k, j) at b[j / panel * b_panel + k * b_step + j % panel]; its last panel is readable,
+// and finite, to the full width.
+struct BlockProduct {
+  int64_t m = 0, n = 0, k = 0;  // k in units, any number
+  const float* a = nullptr;
+  bool a_transposed = false;
+  const float* b = nullptr;
+  int64_t b_panel = 0, b_step = 0;
+  float* c = nullptr;
+  int64_t c_row = 0;
+  bool accumulate = false;
+};
+
+struct SimdKernels {
+  const char* name;
+  int64_t panel;
+  void (*product)(const BlockProduct&);       // units are floats
+  void (*product_bf16)(const BlockProduct&);  // units are pairs of bf16; null: convert to float
+
+  void (*widen)(const uint16_t* x, float* y, int64_t n);   // bf16 to float
+  void (*narrow)(const float* x, uint16_t* y, int64_t n);  // to nearest, ties to even
+  // y = pairs (x0[i], x1[i]); x1 null: (x0[i], 0).
+  void (*interleave)(const uint16_t* x0, const uint16_t* x1, float* y, int64_t n);
+  // y[j, i] = x[i, j] for i < rows, j < columns; rows <= panel; y's rows are `panel` units apart,
+  // and what a row lacks is zero.
+  void (*transpose_panel)(const float* x, int64_t x_row, int64_t rows, int64_t columns, float* y);
+
+  // One row of a blocked softmax over scores s[0 .. n): raises *max to cover them, leaves
+  // exp(s - max) in s, adds their sum to *sum, and returns by what earlier sums must shrink.
+  // Scores of -infinity give exact zeros; a row that saw no others stays at max = -infinity.
+  float (*softmax_row)(float* s, int64_t n, float* max, float* sum);
+  void (*exp_row)(float* s, int64_t n, float shift);  // s = exp(s - shift)
+  // dp = p * (dp - delta) * scale
+  void (*softmax_gradient_row)(const float* p, float* dp, int64_t n, float delta, float scale);
+  void (*scale_row)(float* x, int64_t n, float scale);
+  float (*dot)(const float* x, const float* y, int64_t n);
+
+  double (*multiply_adds)(int64_t iterations);       // float operations done, from registers
+  double (*multiply_adds_bf16)(int64_t iterations);  // null: as `product_bf16`
+};
+
+// The best for this processor; every one that runs on it, for tests.
+const SimdKernels& Simd();
+std::vector<const SimdKernels*> SupportedSimd();
+
+}  // namespace moebius::cpu

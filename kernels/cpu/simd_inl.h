@@ -1,0 +1,310 @@
+// The bodies of SimdKernels, for a vector of kWidth floats and a tile of kRows x 2 vectors.
+// Included by the source of each instruction set alone.
+#pragma once
+
+#include "kernels/cpu/simd.h"
+
+namespace moebius::cpu {
+namespace {
+
+template <int kWidth>
+struct Float {
+  typedef float V __attribute__((vector_size(4 * kWidth)));
+  typedef int32_t I __attribute__((vector_size(4 * kWidth)));
+  typedef float Unaligned __attribute__((vector_size(4 * kWidth), aligned(4), may_alias));
+
+  static V Load(const float* x) { return *reinterpret_cast<const Unaligned*>(x); }
+  static void Store(float* x, V v) { *reinterpret_cast<Unaligned*>(x) = v; }
+  static V Set(float x) { return x - V{}; }
+  static V Broadcast(const float* x) { return Set(*x); }
+  static V MultiplyAdd(V sum, V a, V b) { return sum + a * b; }
+  static V Max(V a, V b) { return a > b ? a : b; }
+};
+
+struct Tile {
+  int64_t k;
+  const float *a, *b;
+  int64_t b_step;
+  float* c;
+  int64_t c_row, columns;
+  bool accumulate;
+};
+
+template <class Ops, int kWidth, int kRows, bool kTransposed>
+void MultiplyTile(const Tile& tile) {
+  using F = Float<kWidth>;
+  using V = typename F::V;
+  constexpr int64_t kRow = kTransposed ? 1 : kAStride, kStep = kTransposed ? kAStride : 1;
+  V sum[kRows][2] = {};
+  const float *a = tile.a, *b = tile.b;
+  for (int64_t k = tile.k; k > 0; --k, a += kStep, b += tile.b_step) {
+    const V b0 = F::Load(b), b1 = F::Load(b + kWidth);
+#pragma GCC unroll 16
+    for (int i = 0; i < kRows; ++i) {
+      const V a_i = Ops::Broadcast(a + i * kRow);
+      sum[i][0] = Ops::MultiplyAdd(sum[i][0], a_i, b0);
+      sum[i][1] = Ops::MultiplyAdd(sum[i][1], a_i, b1);
+    }
+  }
+  if (tile.columns == 2 * kWidth) {
+#pragma GCC unroll 16
+    for (int i = 0; i < kRows; ++i) {
+      float* c = tile.c + i * tile.c_row;
+      F::Store(c, tile.accumulate ? F::Load(c) + sum[i][0] : sum[i][0]);
+      F::Store(c + kWidth, tile.accumulate ? F::Load(c + kWidth) + sum[i][1] : sum[i][1]);
+    }
+    return;
+  }
+  float rows[kRows][2 * kWidth];
+#pragma GCC unroll 16
+  for (int i = 0; i < kRows; ++i) {
+    F::Store(rows[i], sum[i][0]);
+    F::Store(rows[i] + kWidth, sum[i][1]);
+  }
+  for (int i = 0; i < kRows; ++i) {
+    float* c = tile.c + i * tile.c_row;
+    for (int64_t j = 0; j < tile.columns; ++j)
+      c[j] = tile.accumulate ? c[j] + rows[i][j] : rows[i][j];
+  }
+}
+
+// Calls MultiplyTile for `rows` <= kRows.
+template <class Ops, int kWidth, int kRows, bool kTransposed>
+void MultiplyRows(int64_t rows, const Tile& tile) {
+  if constexpr (kRows > 1) {
+    if (rows < kRows) return MultiplyRows<Ops, kWidth, kRows - 1, kTransposed>(rows, tile);
+  }
+  MultiplyTile<Ops, kWidth, kRows, kTransposed>(tile);
+}
+
+template <class Ops, int kWidth, int kRows, bool kTransposed>
+void MultiplyBlock(const BlockProduct& p) {
+  constexpr int64_t kPanel = 2 * kWidth;
+  const int64_t num_tiles = (p.m + kRows - 1) / kRows;
+  for (int64_t j = 0; j < p.n; j += kPanel) {
+    for (int64_t t = 0; t < num_tiles; ++t) {
+      const int64_t begin = p.m * t / num_tiles, end = p.m * (t + 1) / num_tiles;
+      MultiplyRows<Ops, kWidth, kRows, kTransposed>(
+          end - begin, {.k = p.k,
+                        .a = p.a + begin * (kTransposed ? 1 : kAStride),
+                        .b = p.b + j / kPanel * p.b_panel,
+                        .b_step = p.b_step,
+                        .c = p.c + begin * p.c_row + j,
+                        .c_row = p.c_row,
+                        .columns = p.n - j < kPanel ? p.n - j : kPanel,
+                        .accumulate = p.accumulate});
+    }
+  }
+}
+
+template <class Ops, int kWidth, int kRows>
+void Multiply(const BlockProduct& p) {
+  if (p.a_transposed) {
+    MultiplyBlock<Ops, kWidth, kRows, true>(p);
+  } else {
+    MultiplyBlock<Ops, kWidth, kRows, false>(p);
+  }
+}
+
+typedef uint32_t Bits __attribute__((may_alias));
+
+void Widen(const uint16_t* x, float* y, int64_t n) {
+  Bits* bits = reinterpret_cast<Bits*>(y);
+  for (int64_t i = 0; i < n; ++i) bits[i] = uint32_t{x[i]} << 16;
+}
+
+void Narrow(const float* x, uint16_t* y, int64_t n) {
+  const Bits* bits = reinterpret_cast<const Bits*>(x);
+  for (int64_t i = 0; i < n; ++i) {
+    const uint32_t u = bits[i];
+    const uint32_t rounded = (u + 0x7FFFu + (u >> 16 & 1)) >> 16, nan = u >> 16 | 0x40;
+    y[i] = static_cast<uint16_t>((u & 0x7FFFFFFFu) > 0x7F800000u ? nan : rounded);
+  }
+}
+
+void Interleave(const uint16_t* x0, const uint16_t* x1, float* y, int64_t n) {
+  Bits* bits = reinterpret_cast<Bits*>(y);
+  if (x1 == nullptr) {
+    for (int64_t i = 0; i < n; ++i) bits[i] = x0[i];
+  } else {
+    for (int64_t i = 0; i < n; ++i) bits[i] = x0[i] | uint32_t{x1[i]} << 16;
+  }
+}
+
+// Transposes kWidth x kWidth: exchanges the off-diagonal blocks of half the size, then of a
+// quarter, down to single elements.
+template <int kWidth>
+void TransposeSquare(const float* x, int64_t x_row, float* y, int64_t y_row) {
+  using F = Float<kWidth>;
+  typename F::V v[kWidth];
+#pragma GCC unroll 16
+  for (int i = 0; i < kWidth; ++i) v[i] = F::Load(x + i * x_row);
+#pragma GCC unroll 4
+  for (int half = kWidth / 2; half > 0; half /= 2) {
+    typename F::I upper, lower;  // lanes of (v[i], v[i + half]) for v[i] and for v[i + half]
+#pragma GCC unroll 16
+    for (int j = 0; j < kWidth; ++j) {
+      upper[j] = (j & half) == 0 ? j : j - half + kWidth;
+      lower[j] = (j & half) == 0 ? j + half : j + kWidth;
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < kWidth; ++i) {
+      if ((i & half) != 0) continue;
+      const typename F::V a = v[i], b = v[i + half];
+      v[i] = __builtin_shuffle(a, b, upper);
+      v[i + half] = __builtin_shuffle(a, b, lower);
+    }
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < kWidth; ++i) F::Store(y + i * y_row, v[i]);
+}
+
+template <int kWidth>
+void TransposePanel(const float* x, int64_t x_row, int64_t rows, int64_t columns, float* y) {
+  constexpr int64_t kPanel = 2 * kWidth;
+  int64_t j = 0;
+  for (; rows == kPanel && j + kWidth <= columns; j += kWidth) {
+    TransposeSquare<kWidth>(x + j, x_row, y + j * kPanel, kPanel);
+    TransposeSquare<kWidth>(x + kWidth * x_row + j, x_row, y + j * kPanel + kWidth, kPanel);
+  }
+  for (; j < columns; ++j) {
+    for (int64_t i = 0; i < rows; ++i) y[j * kPanel + i] = x[i * x_row + j];
+    for (int64_t i = rows; i < kPanel; ++i) y[j * kPanel + i] = 0;
+  }
+}
+
+// exp(x) for x <= 0, to 2 units in the last place; zero below -87.3 (and for -infinity).
+// x = n ln 2 + r with |r| <= ln 2 / 2; the polynomial is Taylor's to degree 7.
+template <int kWidth>
+[[gnu::always_inline]] inline typename Float<kWidth>::V Exp(typename Float<kWidth>::V x) {
+  using F = Float<kWidth>;
+  using V = typename F::V;
+  using I = typename F::I;
+  constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
+  constexpr float kSmallest = -87.3f;
+  const V shifted = F::Max(x, F::Set(kSmallest)) * 1.44269504f + kRound;
+  const V n = shifted - kRound;
+  const V r = F::Max(x, F::Set(kSmallest)) - n * 0.693145752f - n * 1.42860677e-6f;
+  V p = F::Set(1.0f / 5040);
+  p = p * r + 1.0f / 720;
+  p = p * r + 1.0f / 120;
+  p = p * r + 1.0f / 24;
+  p = p * r + 1.0f / 6;
+  p = p * r + 0.5f;
+  p = p * r + 1.0f;
+  p = p * r + 1.0f;
+  const I exponent = (I)shifted << 23;
+  const V y = (V)((I)p + exponent);
+  return x < F::Set(kSmallest) ? V{} : y;
+}
+
+template <int kWidth>
+float Sum(typename Float<kWidth>::V v) {
+  float sum = 0;
+  for (int i = 0; i < kWidth; ++i) sum += v[i];
+  return sum;
+}
+
+template <int kWidth>
+float SoftmaxRow(float* s, int64_t n, float* max, float* sum) {
+  using F = Float<kWidth>;
+  using V = typename F::V;
+  constexpr float kMinusInfinity = -__builtin_inff();
+  V max_v = F::Set(*max);
+  int64_t i = 0;
+  for (; i + kWidth <= n; i += kWidth) max_v = F::Max(max_v, F::Load(s + i));
+  float new_max = max_v[0];
+  for (int j = 1; j < kWidth; ++j) new_max = new_max > max_v[j] ? new_max : max_v[j];
+  for (int64_t j = i; j < n; ++j) new_max = new_max > s[j] ? new_max : s[j];
+  if (new_max == kMinusInfinity) {
+    for (int64_t j = 0; j < n; ++j) s[j] = 0;
+    return 1;
+  }
+  V sum_v = {};
+  for (i = 0; i + kWidth <= n; i += kWidth) {
+    const V p = Exp<kWidth>(F::Load(s + i) - new_max);
+    F::Store(s + i, p);
+    sum_v += p;
+  }
+  float new_sum = Sum<kWidth>(sum_v);
+  for (; i < n; ++i) {
+    s[i] = Exp<kWidth>(F::Set(s[i] - new_max))[0];
+    new_sum += s[i];
+  }
+  const float shrink = Exp<kWidth>(F::Set(*max - new_max))[0];
+  *max = new_max;
+  *sum = *sum * shrink + new_sum;
+  return shrink;
+}
+
+template <int kWidth>
+void ExpRow(float* s, int64_t n, float shift) {
+  using F = Float<kWidth>;
+  int64_t i = 0;
+  for (; i + kWidth <= n; i += kWidth) F::Store(s + i, Exp<kWidth>(F::Load(s + i) - shift));
+  for (; i < n; ++i) s[i] = Exp<kWidth>(F::Set(s[i] - shift))[0];
+}
+
+void SoftmaxGradientRow(const float* p, float* dp, int64_t n, float delta, float scale) {
+  for (int64_t i = 0; i < n; ++i) dp[i] = p[i] * (dp[i] - delta) * scale;
+}
+
+void ScaleRow(float* x, int64_t n, float scale) {
+  for (int64_t i = 0; i < n; ++i) x[i] *= scale;
+}
+
+template <int kWidth>
+float Dot(const float* x, const float* y, int64_t n) {
+  using F = Float<kWidth>;
+  typename F::V sum_v = {};
+  int64_t i = 0;
+  for (; i + kWidth <= n; i += kWidth) sum_v += F::Load(x + i) * F::Load(y + i);
+  float sum = Sum<kWidth>(sum_v);
+  for (; i < n; ++i) sum += x[i] * y[i];
+  return sum;
+}
+
+// A tile's sums with both factors kept in registers.
+template <class Ops, int kWidth, int kRows>
+double MultiplyAdds(int64_t iterations) {
+  using F = Float<kWidth>;
+  typename F::V sum[kRows][2] = {};
+  typename F::V a = {}, b = {};
+  for (int64_t n = 0; n < iterations; ++n) {
+#pragma GCC unroll 16
+    for (int i = 0; i < kRows; ++i) {
+      sum[i][0] = Ops::MultiplyAdd(sum[i][0], a, b);
+      sum[i][1] = Ops::MultiplyAdd(sum[i][1], a, b);
+      asm volatile("" : "+x"(sum[i][0]), "+x"(sum[i][1]));
+    }
+  }
+  return 2.0 * Ops::kProducts * 2 * kRows * kWidth * static_cast<double>(iterations);
+}
+
+template <int kWidth>
+struct FloatProduct : Float<kWidth> {
+  static constexpr int kProducts = 1;  // products summed in a lane by one MultiplyAdd
+};
+
+template <int kWidth, int kRows>
+SimdKernels MakeSimdKernels(const char* name) {
+  using Ops = FloatProduct<kWidth>;
+  return {.name = name,
+          .panel = 2 * kWidth,
+          .product = Multiply<Ops, kWidth, kRows>,
+          .product_bf16 = nullptr,
+          .widen = Widen,
+          .narrow = Narrow,
+          .interleave = Interleave,
+          .transpose_panel = TransposePanel<kWidth>,
+          .softmax_row = SoftmaxRow<kWidth>,
+          .exp_row = ExpRow<kWidth>,
+          .softmax_gradient_row = SoftmaxGradientRow,
+          .scale_row = ScaleRow,
+          .dot = Dot<kWidth>,
+          .multiply_adds = MultiplyAdds<Ops, kWidth, kRows>,
+          .multiply_adds_bf16 = nullptr};
+}
+
+}  // namespace
+}  // namespace moebius::cpu

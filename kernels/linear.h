@@ -1,0 +1,50 @@
+// Products with weights, dense or grouped over ragged experts.
+//
+// R rows, K inputs and N outputs of a weight w [N, K]. Grouped: e matrices w [e, N, K] and
+// `offsets` [e + 1] int32 on the operands' device, ascending from 0 to R; rows offsets[j] ..
+// offsets[j + 1] belong to matrix j. Zero rows, and groups without rows, are ordinary. An undefined
+// `offsets` means one matrix for all rows.
+//
+// Operands are F32, BF16 or F64; sums are kept in F32, or in F64 where the operands are F64. With
+// `accumulate` the result is added to what is there. A result's bits depend on the operands alone:
+// neither on the number of threads nor on the other rows.
+#pragma once
+
+#include "core/tensor/context.h"
+
+namespace moebius::kernels {
+
+// y[r, :] (+)= w x[r, :]. `w` is the weight's kPacked image (weight_images.h) in x's dtype. y has
+// x's dtype, or F32.
+struct LinearArgs {
+  Tensor x;             // [R, K]
+  Tensor w;             // image of [N, K] or [e, N, K]
+  Tensor offsets = {};  // [e + 1] or undefined
+  Tensor y;             // [R, N]
+  bool accumulate = false;
+};
+void Linear(const LinearArgs& args, Context& context);
+
+// dx[r, :] (+)= w^T dy[r, :]. `w` is the kPackedTransposed image in dy's dtype. dx has dy's dtype,
+// or F32.
+struct LinearInputGradientArgs {
+  Tensor dy;            // [R, N]
+  Tensor w;             // image of [N, K] or [e, N, K]
+  Tensor offsets = {};  // [e + 1] or undefined
+  Tensor dx;            // [R, K]
+  bool accumulate = false;
+};
+void LinearInputGradient(const LinearInputGradientArgs& args, Context& context);
+
+// dw (+)= dy^T x for each group; zero for a group without rows. dy and x have one dtype, dw is F32
+// (F64 for F64).
+struct LinearWeightGradientArgs {
+  Tensor dy;            // [R, N]
+  Tensor x;             // [R, K]
+  Tensor offsets = {};  // [e + 1] or undefined
+  Tensor dw;            // [N, K] or [e, N, K]
+  bool accumulate = false;
+};
+void LinearWeightGradient(const LinearWeightGradientArgs& args, Context& context);
+
+}  // namespace moebius::kernels
