@@ -1,0 +1,83 @@
+// Run by mpirun: see the mpi_test rule.
+#include "parallel/mpi_communicator.h"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <numeric>
+#include <stdexcept>
+#include <thread>
+
+#include "parallel/collective_checks.h"
+
+namespace moebius {
+namespace {
+
+using std::chrono::milliseconds;
+
+MpiWorld* g_world = nullptr;
+Communicator& World() { return g_world->communicator(); }
+
+TEST(MpiRanks, Reductions) { CheckReductions(World()); }
+TEST(MpiRanks, Gathers) { CheckGathers(World()); }
+TEST(MpiRanks, AllToAllV) { CheckAllToAllV(World()); }
+TEST(MpiRanks, PointToPoint) { CheckPointToPoint(World()); }
+TEST(MpiRanks, Splits) { CheckSplits(World()); }
+TEST(MpiRanks, ManyUnderWay) { CheckManyUnderWay(World()); }
+
+TEST(MpiRanks, AreAsManyAsWereStarted) { EXPECT_EQ(World().size(), NumMpiProcesses()); }
+
+// The failure handler throws here, so that the process lives on; the late rank then finds what the
+// others have sent it.
+TEST(MpiFailure, NamesTheMissingRankWithinTheDeadline) {
+  World().Barrier().Wait();
+  if (World().rank() == 1) std::this_thread::sleep_for(milliseconds(1200));
+  std::string failure;
+  try {
+    World().Barrier().Wait();
+  } catch (const std::runtime_error& error) {
+    failure = error.what();
+  }
+  if (World().rank() != 1) {
+    EXPECT_NE(failure.find("waits for rank 1; rank 1 last started barrier"), failure.npos)
+        << failure;
+    std::this_thread::sleep_for(milliseconds(1000));
+  }
+  World().Barrier().Wait();
+}
+
+TEST(MpiFailure, NamesWhoCallsSomethingElse) {
+  World().Barrier().Wait();
+  static std::vector<float> x(5), y(5);  // the operations stay under way for ever
+  std::string failure;
+  try {
+    if (World().rank() == 0) {
+      World().AllReduce(std::span(x)).Wait();
+    } else {
+      World().AllReduceMax(std::span(y)).Wait();
+    }
+  } catch (const std::runtime_error& error) {
+    failure = error.what();
+  }
+  EXPECT_NE(failure.find("where rank"), failure.npos) << failure;
+}
+
+}  // namespace
+}  // namespace moebius
+
+int main(int argc, char** argv) {
+  testing::InitGoogleTest(&argc, argv);
+  moebius::MpiWorld::Options options;
+  options.wait.deadline = std::chrono::milliseconds(600);
+  options.wait.on_failure = [](const std::string& sentence) { throw std::runtime_error(sentence); };
+  options.board_directory = std::string(std::getenv("TMPDIR")) + "/board";
+  options.max_message_bytes = 1000;  // so that most messages go in parts
+  auto world = moebius::MpiWorld::Start(options);
+  if (!world.ok()) {
+    std::fprintf(stderr, "%s\n", world.status().ToString().c_str());
+    return 1;
+  }
+  moebius::g_world = world->get();
+  return RUN_ALL_TESTS();
+}

@@ -1,0 +1,17 @@
+// Reduction over ranks, in rank order: the one place where values of different ranks are added.
+#pragma once
+
+#include <span>
+
+#include "core/tensor/dtype.h"
+
+namespace moebius {
+
+enum class Reduction { kSum, kMax };
+
+// out[i] = parts[0][i], with parts[1][i], parts[2][i], ... added (or compared) in this order. BF16
+// is added up in float and rounded once. `out` may be one of the parts. Not for kU8.
+void ReduceInRankOrder(Reduction reduction, DType dtype, std::span<const std::byte* const> parts,
+                       int64_t count, std::byte* out);
+
+}  // namespace moebius
