@@ -2,22 +2,78 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
+#include <queue>
+#include <utility>
 
 #include "core/base/check.h"
-#include "core/base/random.h"
 #include "data/window.h"
 
 namespace moebius {
 namespace {
 
-constexpr int64_t kBlock = 1024;
-constexpr double kGoldenRatio = 0.61803398874989485;  // spreads the rounding over the blocks
+constexpr int64_t kBlock = 256;
+
+struct Slot {
+  int domain;
+  int64_t ordinal;  // how many samples of the domain come before this one
+};
+
+// The sample at `place` of a block. The block's domains are laid out by their quotas and shuffled.
+Slot SlotOf(std::span<const double> shares, const RandomStream& shuffle, int64_t block,
+            int64_t place) {
+  std::vector<int64_t> drawn = Apportion(shares, block * kBlock);
+  const std::vector<int64_t> after = Apportion(shares, (block + 1) * kBlock);
+  std::vector<int> domains;
+  for (size_t d = 0; d < drawn.size(); ++d) {
+    CHECK_LE(drawn[d], after[d]) << "apportionment fell in block " << block;
+    domains.insert(domains.end(), static_cast<size_t>(after[d] - drawn[d]), static_cast<int>(d));
+  }
+  const auto first = static_cast<uint64_t>(block * kBlock);
+  for (uint64_t i = kBlock - 1; i > 0; --i) {  // Fisher-Yates
+    std::swap(domains[i], domains[shuffle.Below(first + i, i + 1)]);
+  }
+  const int domain = domains[static_cast<size_t>(place)];
+  return {domain, drawn[static_cast<size_t>(domain)] +
+                      std::count(domains.begin(), domains.begin() + place, domain)};
+}
 
 }  // namespace
 
+std::vector<int64_t> Apportion(std::span<const double> shares, int64_t count) {
+  // Rounding shares * (count - D/2) never hands out more than `count`. The samples left go, one by
+  // one, to the highest share / (samples so far + 1/2). The last factor keeps common ties, which
+  // rounding errors could decide either way, out of the first part.
+  const double D = static_cast<double>(shares.size());
+  const double multiplier = (static_cast<double>(count) - D / 2) * (1 - 1e-9);
+  std::vector<int64_t> counts;
+  for (const double share : shares) {
+    counts.push_back(std::max<int64_t>(0, static_cast<int64_t>(share * multiplier + 0.5)));
+  }
+  using Claim = std::pair<double, int>;  // of the lower domain first among equals
+  std::priority_queue<Claim> claims;
+  const auto claim = [&](size_t d) {
+    claims.emplace(shares[d] / (static_cast<double>(counts[d]) + 0.5), -static_cast<int>(d));
+  };
+  for (size_t d = 0; d < shares.size(); ++d) claim(d);
+  for (int64_t left = count - std::reduce(counts.begin(), counts.end()); left > 0; --left) {
+    const auto d = static_cast<size_t>(-claims.top().second);
+    claims.pop();
+    ++counts[d];
+    claim(d);
+  }
+  return counts;
+}
+
 absl::StatusOr<MixtureStream> MixtureStream::Create(std::vector<Domain> domains,
                                                     int64_t sequence_length, uint64_t seed) {
+  CHECK_GE(sequence_length, 1) << "sequence length";
+  if (domains.empty()) return absl::InvalidArgumentError("data.domains: the mixture has no domain");
   for (const Domain& domain : domains) {
+    if (!(domain.weight > 0 && std::isfinite(domain.weight))) {
+      return absl::InvalidArgumentError(absl::StrCat("data.domains: the weight of ", domain.name,
+                                                     " is ", domain.weight, ", must be above 0"));
+    }
     if (domain.shard->num_tokens() <= sequence_length) {
       return absl::InvalidArgumentError(
           absl::StrFormat("data.domains: %s has %d training tokens, a sequence needs "
@@ -29,70 +85,36 @@ absl::StatusOr<MixtureStream> MixtureStream::Create(std::vector<Domain> domains,
 }
 
 MixtureStream::MixtureStream(std::vector<Domain> domains, int64_t sequence_length, uint64_t seed)
-    : domains_(std::move(domains)), sequence_length_(sequence_length), seed_(seed) {
+    : domains_(std::move(domains)),
+      sequence_length_(sequence_length),
+      seed_(seed),
+      shuffle_(seed, "data.mixture") {
   double total = 0;
   for (const Domain& domain : domains_) total += domain.weight;
-  cumulative_ = {0.0};
-  double sum = 0;
-  for (const Domain& domain : domains_) cumulative_.push_back((sum += domain.weight) / total);
-  cumulative_.back() = 1.0;
-}
-
-std::vector<int64_t> MixtureStream::FirstSlots(int64_t block) const {
-  // Slot p stands at (p + offset) / kBlock on the line of cumulative shares.
-  const double turns = static_cast<double>(block) * kGoldenRatio;
-  const double offset = turns - std::floor(turns);
-  std::vector<int64_t> first;
-  for (const double share : cumulative_) {
-    const double slot = std::ceil(share * static_cast<double>(kBlock) - offset);
-    first.push_back(std::clamp<int64_t>(static_cast<int64_t>(slot), 0, kBlock));
-  }
-  first.front() = 0;
-  first.back() = kBlock;
-  return first;
-}
-
-std::vector<int64_t> MixtureStream::SamplesBefore(int64_t block) const {
-  std::vector<int64_t> before(domains_.size(), 0);
-  for (int64_t b = 0; b < block; ++b) {
-    const std::vector<int64_t> first = FirstSlots(b);
-    for (size_t d = 0; d < before.size(); ++d) before[d] += first[d + 1] - first[d];
-  }
-  return before;
-}
-
-const MixtureStream::Block& MixtureStream::PlanOf(int64_t block) const {
-  if (plan_.index == block) return plan_;
-  const RandomStream stream(seed_, absl::StrCat("mixture.", block));
-  const std::vector<int64_t> first = FirstSlots(block);
-  std::vector<int64_t> next = SamplesBefore(block);
-  plan_ = {block, {}, {}};
-  for (int64_t i = 0; i < kBlock; ++i) {
-    const auto slot = static_cast<int64_t>(PermutedIndex(stream, i, kBlock));
-    const auto domain = std::ranges::upper_bound(first, slot) - first.begin() - 1;
-    plan_.domain.push_back(static_cast<int>(domain));
-    plan_.ordinal.push_back(next[domain]++);
-  }
-  return plan_;
+  for (const Domain& domain : domains_) shares_.push_back(domain.weight / total);
 }
 
 MixtureStream::Draw MixtureStream::Locate(int64_t sample) const {
-  CHECK_GE(sample, 0);
-  const Block& plan = PlanOf(sample / kBlock);
-  const int domain = plan.domain[sample % kBlock];
-  const int64_t ordinal = plan.ordinal[sample % kBlock];
+  CHECK_GE(sample, 0) << "sample index";
+  const Slot slot = SlotOf(shares_, shuffle_, sample / kBlock, sample % kBlock);
+  const Domain& domain = domains_[static_cast<size_t>(slot.domain)];
+  const int64_t tokens = domain.shard->num_tokens();
+  const int64_t windows = tokens / sequence_length_;
+  const int64_t epoch = slot.ordinal / windows;
 
-  const int64_t windows = (domains_[domain].shard->num_tokens() - 1) / sequence_length_;
-  const int64_t epoch = ordinal / windows;
-  const RandomStream order(seed_, absl::StrCat("epoch.", domains_[domain].name, ".", epoch));
-  const auto window = static_cast<int64_t>(PermutedIndex(order, ordinal % windows, windows));
-  return {domain, epoch, window};
+  const RandomStream order(seed_, absl::StrCat("data.order.", domain.name, ".", epoch));
+  const RandomStream starts(seed_, absl::StrCat("data.start.", domain.name));
+  const auto window = static_cast<int64_t>(PermutedIndex(
+      order, static_cast<uint64_t>(slot.ordinal % windows), static_cast<uint64_t>(windows)));
+  const auto start = static_cast<int64_t>(
+      starts.Below(static_cast<uint64_t>(epoch), static_cast<uint64_t>(tokens)));
+  return {slot.domain, epoch, (start + window * sequence_length_) % tokens};
 }
 
 Sample MixtureStream::Get(int64_t sample) const {
   const Draw draw = Locate(sample);
-  Sample result =
-      ReadWindow(*domains_[draw.domain].shard, draw.window * sequence_length_, sequence_length_);
+  Sample result = ReadRingWindow(*domains_[static_cast<size_t>(draw.domain)].shard, draw.begin,
+                                 sequence_length_);
   result.domain = draw.domain;
   return result;
 }
