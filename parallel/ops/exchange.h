@@ -1,0 +1,44 @@
+// Rows to the ranks that own their experts, and back. The backward of each direction is the other.
+// Letters: P rows of this rank in the grouped order of its routing plan, R rows that this rank's
+// experts get, E experts, e experts of this rank, D row width.
+#pragma once
+
+#include <span>
+
+#include "core/tape/tape.h"
+#include "parallel/communicator.h"
+
+namespace moebius {
+
+// Where rows go and stand: agreed once for a plan, used in both directions, forward and backward.
+// Received rows are ordered by expert, within an expert by source rank, within a rank as sent: not
+// by when they arrive. int32 tensors on the device; a copy shares them.
+struct Exchange {
+  // One side: the rows as its owner orders them, and how they stand in messages.
+  struct Side {
+    int64_t num_rows = 0;
+    Tensor counts;  // [ranks] rows to (from) each rank
+    Tensor blocks;  // [blocks, 3] first row, first row in messages, rows; undefined: same order
+  };
+  Side senders;          // P rows
+  Side experts;          // R rows
+  Tensor local_offsets;  // [e + 1] of the R rows, by local expert
+};
+
+int64_t Bytes(const Exchange& exchange);
+
+// expert_offsets [E + 1] int32: this rank's rows, grouped by expert (RoutingPlan). owner[j] is the
+// rank, within the communicator, that has expert j; a rank orders its experts by j. Ranks without
+// experts, experts without rows and no rows at all are ordinary. Collective: tell the tape to
+// decide it Once. On kMeta routing is taken to be even: R = P.
+Exchange MakeExchange(const Tensor& expert_offsets, std::span<const int> owner,
+                      Communicator& communicator, Context& context);
+
+// rows [P, D] -> [R, D]; any float dtype. The communicator is that of MakeExchange and outlives the
+// tape. Free when it has one rank: `rows` itself.
+Var ToExperts(Tape& tape, const Var& rows, const Exchange& exchange, Communicator* communicator);
+
+// local [R, D] -> [P, D]
+Var FromExperts(Tape& tape, const Var& local, const Exchange& exchange, Communicator* communicator);
+
+}  // namespace moebius
