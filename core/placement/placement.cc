@@ -13,6 +13,7 @@ struct Run {
 std::vector<Run> RunsOf(const Placement& placement, int dimension, const MeshPosition& at) {
   const auto cut = std::ranges::find(placement.cuts, dimension, &Cut::dimension);
   const int64_t size = placement.global_shape[dimension];
+  if (size == 0) return {};
   if (cut == placement.cuts.end()) return {{0, size}};
   CHECK_EQ(static_cast<int64_t>(cut->owner.size()), size) << "one owner an index";
   std::vector<Run> runs;

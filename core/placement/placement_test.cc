@@ -35,6 +35,11 @@ TEST(Placement, ScatteredExpertsGiveSeveralPieces) {
             (std::vector<Piece>{{0, {0, 0}, {1, 2}}, {1, {2, 0}, {4, 2}}}));
 }
 
+TEST(Placement, WithoutElementsThereIsNoPiece) {
+  const Placement placement{.global_shape = {0, 4}, .cuts = {}, .replicated = {}};
+  EXPECT_TRUE(placement.Pieces({}).empty());
+}
+
 TEST(Placement, CutOfTheSecondDimension) {
   const Placement placement{
       .global_shape = {3, 6}, .cuts = {{1, Axis::kTensor, EvenOwners(6, 3)}}, .replicated = {}};
