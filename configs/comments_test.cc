@@ -7,6 +7,7 @@
 #include <cmath>
 #include <fstream>
 #include <limits>
+#include <regex>
 
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
@@ -32,25 +33,16 @@ std::string CommentOf(const FieldDescriptor* field) {
   return absl::StrReplaceAll(location.leading_comments, {{"\n", " "}});
 }
 
-// Reads "1e9", "0.9" or "2^24"; false for anything else.
-bool ReadNumber(const std::string& text, double* value) {
+// "1e9", "0.9" or "2^24".
+double ParseNumber(const std::string& text) {
   const size_t power = text.find('^');
-  if (power == std::string::npos) return absl::SimpleAtod(text, value);
-  double base, exponent;
-  if (!absl::SimpleAtod(text.substr(0, power), &base)) return false;
-  if (!absl::SimpleAtod(text.substr(power + 1), &exponent)) return false;
-  *value = std::pow(base, exponent);
-  return true;
-}
-
-// What follows `start` in `text`, up to a blank, without the punctuation at its end.
-std::string WordAfter(const std::string& text, const std::string& start) {
-  const size_t begin = text.find(start);
-  if (begin == std::string::npos) return "";
-  std::string word = text.substr(begin + start.size());
-  word = word.substr(0, word.find(' '));
-  while (!word.empty() && absl::StrContains(".,:;", word.substr(word.size() - 1))) word.pop_back();
-  return word;
+  double value = NAN;
+  if (power == std::string::npos) {
+    EXPECT_TRUE(absl::SimpleAtod(text, &value)) << text;
+  } else {
+    value = std::pow(ParseNumber(text.substr(0, power)), ParseNumber(text.substr(power + 1)));
+  }
+  return value;
 }
 
 // The default as a comment writes it; "" for types whose comments put it otherwise.
@@ -76,35 +68,27 @@ void CheckDefault(const FieldDescriptor* field, const std::string& comment) {
     EXPECT_TRUE(absl::StrContains(comment, "Required")) << field->full_name() << comment;
     return;
   }
-  const std::string told = WordAfter(comment, "Default ");
-  ASSERT_NE(told, "") << field->full_name() << comment;
+  std::smatch told;
+  ASSERT_TRUE(
+      std::regex_search(comment, told, std::regex("Default \"?([A-Za-z0-9_.-]*[A-Za-z0-9])")))
+      << field->full_name() << comment;
   if (field->cpp_type() == FieldDescriptor::CPPTYPE_DOUBLE) {
-    double value = NAN;
-    EXPECT_TRUE(ReadNumber(told, &value)) << told;
-    EXPECT_EQ(value, field->default_value_double()) << field->full_name();
+    EXPECT_EQ(ParseNumber(told[1]), field->default_value_double()) << field->full_name();
   } else if (const std::string value = DefaultOf(field); !value.empty()) {
-    EXPECT_EQ(told, value) << field->full_name();
+    EXPECT_EQ(told[1], value) << field->full_name();
   }
 }
 
-// The range in a comment stands as "[1, 2^24]", with a parenthesis where an end is not allowed.
 void CheckRange(const Range& range, const FieldDescriptor* field, const std::string& comment) {
   if (absl::StrContains(comment, "must be 1.")) return;
-  for (size_t begin = 0; begin < comment.size(); ++begin) {
-    const size_t comma = comment.find(", ", begin);
-    const size_t end = comment.find_first_of(")]", begin + 1);
-    const bool opens = comment[begin] == '[' || comment[begin] == '(';
-    if (!opens || comma == std::string::npos || end == std::string::npos || comma > end) continue;
-    double min, max;
-    if (!ReadNumber(comment.substr(begin + 1, comma - begin - 1), &min)) continue;
-    if (!ReadNumber(comment.substr(comma + 2, end - comma - 2), &max)) continue;
-    EXPECT_EQ(range.min, comment[begin] == '(' ? std::numeric_limits<double>::min() : min)
-        << field->full_name();
-    EXPECT_EQ(range.max, max) << field->full_name();
-    EXPECT_EQ(range.below_max, comment[end] == ')') << field->full_name();
-    return;
-  }
-  ADD_FAILURE() << "no range in the comment of " << field->full_name() << ": " << comment;
+  std::smatch told;
+  ASSERT_TRUE(
+      std::regex_search(comment, told, std::regex(R"(([(\[])([0-9.e^-]+), ([0-9.e^]+)([)\]]))")))
+      << field->full_name() << comment;
+  const double min = told[1] == "(" ? std::numeric_limits<double>::min() : ParseNumber(told[2]);
+  EXPECT_EQ(range.min, min) << field->full_name();
+  EXPECT_EQ(range.max, ParseNumber(told[3])) << field->full_name();
+  EXPECT_EQ(range.below_max, told[4] == ")") << field->full_name();
 }
 
 // Returns the number of fields seen.

@@ -24,7 +24,7 @@ std::string Format(const std::string& file, const LocatedError& located) {
     absl::StrAppend(&text, ":", origin.position.line, ":", origin.position.column);
   }
   absl::StrAppend(&text, ": ");
-  if (!located.error.path.empty()) absl::StrAppend(&text, Printable(located.error.path), ": ");
+  if (!located.error.path.empty()) absl::StrAppend(&text, located.error.path, ": ");
   return absl::StrCat(text, located.error.message);
 }
 
