@@ -167,17 +167,18 @@ def run_moebius(binary, dtype, steps, cpus):
             "precision.compute": dtype,
             "train.num_steps": WARM_UP_STEPS + steps,
         }
-        command = [os.path.abspath(binary), "train", "--config", RECIPE]
+        overrides = []
         for path, value in settings.items():
-            command += ["--set", f"{path}={value}"]
-        # OpenMP has bound this thread to one CPU; a child would inherit that.
-        subprocess.run(
-            command,
-            cwd=ROOT,
-            stdout=sys.stderr,
-            check=True,
-            preexec_fn=lambda: os.sched_setaffinity(0, cpus),
-        )
+            overrides += ["--set", f"{path}={value}"]
+        for command in ("prepare", "train"):
+            # OpenMP has bound this thread to one CPU; a child would inherit that.
+            subprocess.run(
+                [os.path.abspath(binary), command, "--config", RECIPE, *overrides],
+                cwd=ROOT,
+                stdout=sys.stderr,
+                check=True,
+                preexec_fn=lambda: os.sched_setaffinity(0, cpus),
+            )
         with open(os.path.join(directory, "metrics.jsonl"), encoding="utf-8") as file:
             records = [json.loads(line) for line in file]
     rates = [record["tokens_per_second"] for record in records if "tokens_per_second" in record]
