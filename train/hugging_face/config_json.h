@@ -15,6 +15,7 @@ namespace moebius {
 struct HuggingFaceConfig {
   HuggingFaceLayout layout = HuggingFaceLayout::kQwen3Moe;
   ModelConfig model;
+  int64_t max_position_embeddings = 0;  // the longest sequence it was made for
 };
 
 // Reads the text of a config.json; `file` stands for it in errors. Keys that do not change what the

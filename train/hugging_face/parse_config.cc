@@ -213,6 +213,7 @@ absl::StatusOr<HuggingFaceConfig> ParseHuggingFaceConfig(const std::string& file
   RefuseWhatIsNotComputed(keys, config.layout);
   ReadTransformer(keys, config.layout, config.model);
   ReadMoe(keys, config.layout, config.model);
+  config.max_position_embeddings = keys.IntOr("max_position_embeddings", 4096);
   RETURN_IF_ERROR(keys.status());
   return config;
 }

@@ -67,8 +67,7 @@ absl::StatusOr<HuggingFaceReader> HuggingFaceReader::Open(const std::string& dir
   ASSIGN_OR_RETURN(HuggingFaceConfig config, ParseHuggingFaceConfig(config_path, text));
   HuggingFaceReader reader;
   reader.directory_ = directory;
-  reader.layout_ = config.layout;
-  reader.model_ = std::move(config.model);
+  reader.config_ = std::move(config);
   RETURN_IF_ERROR(reader.OpenFiles());
   RETURN_IF_ERROR(reader.MatchTensors());
   return reader;
@@ -95,7 +94,7 @@ absl::Status HuggingFaceReader::OpenFiles() {
 }
 
 absl::Status HuggingFaceReader::MatchTensors() {
-  parameters_ = MapParameters(model_, layout_);
+  parameters_ = MapParameters(model(), layout());
   std::set<std::string> known;
   for (const MappedParameter& parameter : parameters_) {
     for (const HuggingFaceTensor& tensor : parameter.tensors) {
@@ -135,7 +134,7 @@ absl::Status HuggingFaceReader::CheckTensor(const HuggingFaceTensor& tensor) con
 
 bool HuggingFaceReader::IsHarmless(const std::string& name) const {
   if (name.ends_with(".rotary_emb.inv_freq")) return true;
-  if (name != "lm_head.weight" || !model_.tie_embeddings()) return false;
+  if (name != "lm_head.weight" || !model().tie_embeddings()) return false;
   const SafetensorsFile::Entry& head = EntryOf(name);
   const SafetensorsFile::Entry& embedding = EntryOf("model.embed_tokens.weight");
   return head.dtype == embedding.dtype && std::ranges::equal(head.bytes, embedding.bytes);

@@ -10,7 +10,7 @@
 #include "core/base/status.h"
 #include "core/tensor/tensor.h"
 #include "train/checkpoint/safetensors.h"
-#include "train/hugging_face/layout.h"
+#include "train/hugging_face/config_json.h"
 #include "train/hugging_face/tensor_map.h"
 
 namespace moebius {
@@ -23,8 +23,9 @@ class HuggingFaceReader {
   // file, and the key or the tensor.
   static absl::StatusOr<HuggingFaceReader> Open(const std::string& directory);
 
-  HuggingFaceLayout layout() const { return layout_; }
-  const ModelConfig& model() const { return model_; }  // as ParseHuggingFaceConfig gives it
+  HuggingFaceLayout layout() const { return config_.layout; }
+  const HuggingFaceConfig& config() const { return config_; }
+  const ModelConfig& model() const { return config_.model; }
 
   // Every logical parameter, in the order of the layers.
   const std::vector<MappedParameter>& parameters() const { return parameters_; }
@@ -40,8 +41,7 @@ class HuggingFaceReader {
   const SafetensorsFile::Entry& EntryOf(const std::string& tensor) const;
 
   std::string directory_;
-  HuggingFaceLayout layout_ = HuggingFaceLayout::kQwen3Moe;
-  ModelConfig model_;
+  HuggingFaceConfig config_;
   std::vector<MappedParameter> parameters_;
   std::vector<SafetensorsFile> files_;
   std::map<std::string, size_t> file_of_;  // tensor name -> index into files_

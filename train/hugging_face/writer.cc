@@ -72,8 +72,7 @@ absl::Status WriteHuggingFace(const ModelConfig& model, const HuggingFaceExport&
   std::error_code error;
   std::filesystem::create_directories(directory, error);
   if (error) {
-    return absl::UnavailableError(
-        absl::StrCat(directory, ": cannot be created: ", error.message()));
+    return absl::ErrnoToStatus(error.value(), absl::StrCat(directory, ": cannot be created"));
   }
   RETURN_IF_ERROR(WriteTensors(MapParameters(model, options.layout), options.dtype, source,
                                directory + "/model.safetensors"));
