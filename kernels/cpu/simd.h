@@ -45,15 +45,16 @@ struct SimdKernels {
   // and what a row lacks is zero.
   void (*transpose_panel)(const float* x, int64_t x_row, int64_t rows, int64_t columns, float* y);
 
-  // One row of a blocked softmax over scores s[0 .. n): raises *max to cover them, leaves
-  // exp(s - max) in s, adds their sum to *sum, and returns by what earlier sums must shrink.
-  // Scores of -infinity give exact zeros; a row that saw no others stays at max = -infinity.
+  // Rows of scores: n is a multiple of `panel`, and -infinity gives an exact zero.
+  // One step of a softmax over s[0 .. n), which is not all -infinity: raises *max to cover it,
+  // leaves exp(s - max) in s, adds their sum to *sum, and returns by what earlier sums shrink.
   float (*softmax_row)(float* s, int64_t n, float* max, float* sum);
   void (*exp_row)(float* s, int64_t n, float shift);  // s = exp(s - shift)
-  // dp = p * (dp - delta) * scale
-  void (*softmax_gradient_row)(const float* p, float* dp, int64_t n, float delta, float scale);
+  void (*softmax_gradient_row)(const float* p, float* dp, int64_t n,
+                               float delta);  // dp = p * (dp - delta)
+
   void (*scale_row)(float* x, int64_t n, float scale);
-  float (*dot)(const float* x, const float* y, int64_t n);
+  float (*dot)(const float* x, const float* y, int64_t n);  // n: a multiple of `panel`
 
   double (*multiply_adds)(int64_t iterations);       // float operations done, from registers
   double (*multiply_adds_bf16)(int64_t iterations);  // null: as `product_bf16`

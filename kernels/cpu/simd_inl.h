@@ -173,18 +173,19 @@ void TransposePanel(const float* x, int64_t x_row, int64_t rows, int64_t columns
   }
 }
 
-// exp(x) for x <= 0, to 2 units in the last place; zero below -87.3 (and for -infinity).
-// x = n ln 2 + r with |r| <= ln 2 / 2; the polynomial is Taylor's to degree 7.
+// exp(x) for x <= 0 and a little above, to 2 units in the last place; zero below -87.3 and for
+// -infinity; NaN stays NaN. x = n ln 2 + r with |r| <= ln 2 / 2; the polynomial is Taylor's.
 template <int kWidth>
 [[gnu::always_inline]] inline typename Float<kWidth>::V Exp(typename Float<kWidth>::V x) {
   using F = Float<kWidth>;
   using V = typename F::V;
   using I = typename F::I;
   constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
-  constexpr float kSmallest = -87.3f;
-  const V shifted = F::Max(x, F::Set(kSmallest)) * 1.44269504f + kRound;
+  const V smallest = F::Set(-87.3f);
+  const V bounded = F::Max(x, smallest);
+  const V shifted = bounded * 1.44269504f + kRound;
   const V n = shifted - kRound;
-  const V r = F::Max(x, F::Set(kSmallest)) - n * 0.693145752f - n * 1.42860677e-6f;
+  const V r = bounded - n * 0.693145752f - n * 1.42860677e-6f;
   V p = F::Set(1.0f / 5040);
   p = p * r + 1.0f / 720;
   p = p * r + 1.0f / 120;
@@ -193,9 +194,8 @@ template <int kWidth>
   p = p * r + 0.5f;
   p = p * r + 1.0f;
   p = p * r + 1.0f;
-  const I exponent = (I)shifted << 23;
-  const V y = (V)((I)p + exponent);
-  return x < F::Set(kSmallest) ? V{} : y;
+  const V y = (V)((I)p + ((I)shifted << 23));
+  return x >= smallest ? y : (x < smallest ? V{} : x);
 }
 
 template <int kWidth>
@@ -209,44 +209,30 @@ template <int kWidth>
 float SoftmaxRow(float* s, int64_t n, float* max, float* sum) {
   using F = Float<kWidth>;
   using V = typename F::V;
-  constexpr float kMinusInfinity = -__builtin_inff();
   V max_v = F::Set(*max);
-  int64_t i = 0;
-  for (; i + kWidth <= n; i += kWidth) max_v = F::Max(max_v, F::Load(s + i));
+  for (int64_t i = 0; i < n; i += kWidth) max_v = F::Max(max_v, F::Load(s + i));
   float new_max = max_v[0];
   for (int j = 1; j < kWidth; ++j) new_max = new_max > max_v[j] ? new_max : max_v[j];
-  for (int64_t j = i; j < n; ++j) new_max = new_max > s[j] ? new_max : s[j];
-  if (new_max == kMinusInfinity) {
-    for (int64_t j = 0; j < n; ++j) s[j] = 0;
-    return 1;
-  }
   V sum_v = {};
-  for (i = 0; i + kWidth <= n; i += kWidth) {
+  for (int64_t i = 0; i < n; i += kWidth) {
     const V p = Exp<kWidth>(F::Load(s + i) - new_max);
     F::Store(s + i, p);
     sum_v += p;
   }
-  float new_sum = Sum<kWidth>(sum_v);
-  for (; i < n; ++i) {
-    s[i] = Exp<kWidth>(F::Set(s[i] - new_max))[0];
-    new_sum += s[i];
-  }
-  const float shrink = Exp<kWidth>(F::Set(*max - new_max))[0];
+  const float shrink = *max == new_max ? 1 : Exp<kWidth>(F::Set(*max - new_max))[0];
   *max = new_max;
-  *sum = *sum * shrink + new_sum;
+  *sum = *sum * shrink + Sum<kWidth>(sum_v);
   return shrink;
 }
 
 template <int kWidth>
 void ExpRow(float* s, int64_t n, float shift) {
   using F = Float<kWidth>;
-  int64_t i = 0;
-  for (; i + kWidth <= n; i += kWidth) F::Store(s + i, Exp<kWidth>(F::Load(s + i) - shift));
-  for (; i < n; ++i) s[i] = Exp<kWidth>(F::Set(s[i] - shift))[0];
+  for (int64_t i = 0; i < n; i += kWidth) F::Store(s + i, Exp<kWidth>(F::Load(s + i) - shift));
 }
 
-void SoftmaxGradientRow(const float* p, float* dp, int64_t n, float delta, float scale) {
-  for (int64_t i = 0; i < n; ++i) dp[i] = p[i] * (dp[i] - delta) * scale;
+void SoftmaxGradientRow(const float* p, float* dp, int64_t n, float delta) {
+  for (int64_t i = 0; i < n; ++i) dp[i] = p[i] * (dp[i] - delta);
 }
 
 void ScaleRow(float* x, int64_t n, float scale) {
@@ -256,12 +242,9 @@ void ScaleRow(float* x, int64_t n, float scale) {
 template <int kWidth>
 float Dot(const float* x, const float* y, int64_t n) {
   using F = Float<kWidth>;
-  typename F::V sum_v = {};
-  int64_t i = 0;
-  for (; i + kWidth <= n; i += kWidth) sum_v += F::Load(x + i) * F::Load(y + i);
-  float sum = Sum<kWidth>(sum_v);
-  for (; i < n; ++i) sum += x[i] * y[i];
-  return sum;
+  typename F::V sum = {};
+  for (int64_t i = 0; i < n; i += kWidth) sum += F::Load(x + i) * F::Load(y + i);
+  return Sum<kWidth>(sum);
 }
 
 // A tile's sums with both factors kept in registers.

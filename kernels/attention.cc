@@ -1,0 +1,58 @@
+#include "kernels/attention.h"
+
+#include "kernels/cpu/attention.h"
+#include "kernels/reference/attention.h"
+
+namespace moebius::kernels {
+namespace {
+
+void Check(const AttentionShape& shape, const Tensor& q, const Tensor& k, const Tensor& v,
+           const Tensor& document_ids, const Tensor& y, const Tensor& logsumexp) {
+  const auto& [B, S, H, G, C] = shape;
+  const int64_t T = B * S;
+  CHECK(G > 0 && H % G == 0) << H << " heads over " << G;
+  CHECK(C > 0 && C <= 256) << "head_dim " << C;
+  CHECK_EQ(q.shape(), (Shape{T, H * C}));
+  CHECK_EQ(k.shape(), (Shape{T, G * C}));
+  CHECK_EQ(v.shape(), k.shape());
+  CHECK_EQ(y.shape(), q.shape());
+  CHECK_EQ(logsumexp.shape(), (Shape{T, H}));
+  CHECK(IsFloat(q.dtype())) << NameOf(q.dtype());
+  CHECK(k.dtype() == q.dtype() && v.dtype() == q.dtype() && y.dtype() == q.dtype());
+  CHECK(logsumexp.dtype() == (q.dtype() == DType::kF64 ? DType::kF64 : DType::kF32));
+  if (document_ids.defined()) {
+    CHECK_EQ(document_ids.shape(), Shape{T});
+    CHECK(document_ids.dtype() == DType::kI32) << NameOf(document_ids.dtype());
+  }
+}
+
+}  // namespace
+
+void Attention(const AttentionArgs& args, Context& context) {
+  Check(args.shape, args.q, args.k, args.v, args.document_ids, args.y, args.logsumexp);
+  if (context.device().is_meta() || args.q.size() == 0) return;
+  if (args.q.dtype() == DType::kF64) {
+    reference::Attention(args, context);
+  } else {
+    cpu::Attention(args, context, cpu::Simd());
+  }
+}
+
+void AttentionGradient(const AttentionGradientArgs& args, Context& context) {
+  Check(args.shape, args.q, args.k, args.v, args.document_ids, args.y, args.logsumexp);
+  for (const Tensor* gradient : {&args.dy, &args.dq, &args.dk, &args.dv}) {
+    CHECK(gradient->dtype() == args.q.dtype()) << NameOf(gradient->dtype());
+  }
+  CHECK_EQ(args.dy.shape(), args.q.shape());
+  CHECK_EQ(args.dq.shape(), args.q.shape());
+  CHECK_EQ(args.dk.shape(), args.k.shape());
+  CHECK_EQ(args.dv.shape(), args.v.shape());
+  if (context.device().is_meta() || args.q.size() == 0) return;
+  if (args.q.dtype() == DType::kF64) {
+    reference::AttentionGradient(args, context);
+  } else {
+    cpu::AttentionGradient(args, context, cpu::Simd());
+  }
+}
+
+}  // namespace moebius::kernels

@@ -1,0 +1,214 @@
+#include "kernels/attention.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+
+#include "core/base/random.h"
+#include "kernels/cpu/attention.h"
+
+namespace moebius::kernels {
+namespace {
+
+struct Values {
+  Tensor tensor, exact;  // the same values, in F64 too
+};
+
+Values Normal(Context& context, DType dtype, const Shape& shape, const char* name) {
+  const RandomStream stream(1, name);
+  Values values = {context.Empty(dtype, shape, name), context.Empty(DType::kF64, shape, name)};
+  for (int64_t i = 0; i < values.tensor.size(); ++i) {
+    float x = static_cast<float>(stream.Normal(static_cast<uint64_t>(i)));
+    if (dtype == DType::kBF16) {
+      values.tensor.data<BF16>()[i] = BF16(x);
+      x = static_cast<float>(BF16(x));
+    } else {
+      values.tensor.data<float>()[i] = x;
+    }
+    values.exact.data<double>()[i] = x;
+  }
+  return values;
+}
+
+double At(const Tensor& x, int64_t i) {
+  if (x.dtype() == DType::kF64) return x.data<double>()[i];
+  return x.dtype() == DType::kBF16 ? static_cast<float>(x.data<BF16>()[i]) : x.data<float>()[i];
+}
+
+// Relative to the largest value: a gradient is a sum over up to S positions.
+void ExpectClose(const Tensor& x, const Tensor& exact, int64_t terms, const char* what) {
+  double size = 1;
+  for (const double value : exact.span<double>()) size = std::max(size, std::abs(value));
+  const double f32 = std::ldexp(1.0, -23) * std::sqrt(static_cast<double>(terms)) * 8;
+  const double rounding = x.dtype() == DType::kBF16 ? std::ldexp(1.0, -8) : f32;
+  for (int64_t i = 0; i < x.size(); ++i) {
+    ASSERT_NEAR(At(x, i), At(exact, i), 2 * size * rounding) << what << " " << i;
+  }
+}
+
+Tensor DocumentIds(Context& context, const AttentionShape& shape, int mean_length) {
+  const int64_t S = shape.sequence_length;
+  const Tensor ids = context.Empty(DType::kI32, {shape.num_sequences * S}, "ids");
+  const RandomStream stream(3, "documents");
+  int32_t id = 0;
+  for (int64_t t = 0; t < ids.size(); ++t) {
+    if (t % S == 0 || stream.Below(static_cast<uint64_t>(t), mean_length) == 0) ++id;
+    const bool padding = t % S >= S - S / 7 || (t / S == 1 && t % S < 3);
+    ids.data<int32_t>()[t] = padding ? -1 : id;
+  }
+  return ids;
+}
+
+struct Case {
+  AttentionShape shape;
+  int mean_document;  // 0: no documents
+};
+
+const Case kCases[] = {
+    {{2, 1, 1, 1, 1}, 0},      {{1, 5, 2, 1, 3}, 0},     {{2, 70, 4, 2, 24}, 0},
+    {{1, 200, 3, 3, 64}, 0},   {{1, 530, 2, 1, 40}, 0},  {{1, 33, 2, 1, 256}, 0},
+    {{3, 90, 4, 2, 16}, 20},   {{2, 600, 2, 1, 8}, 100}, {{2, 300, 1, 1, 33}, 1},
+    {{2, 64, 2, 2, 32}, 1000}, {{0, 16, 2, 1, 8}, 0},
+};
+
+class AttentionTest : public testing::TestWithParam<std::tuple<int, const char*>> {};
+
+TEST_P(AttentionTest, AgreesWithDoublePrecision) {
+  const cpu::SimdKernels* simd = nullptr;
+  for (const cpu::SimdKernels* kernels : cpu::SupportedSimd()) {
+    if (std::string(kernels->name) == std::get<1>(GetParam())) simd = kernels;
+  }
+  if (simd == nullptr) GTEST_SKIP() << "not on this processor";
+  Context context({.num_threads = 2});
+  const auto& [shape, mean_document] = kCases[std::get<0>(GetParam())];
+  const auto& [B, S, H, G, C] = shape;
+  const Shape q_shape = {B * S, H * C}, k_shape = {B * S, G * C}, sum_shape = {B * S, H};
+  const Tensor ids = mean_document > 0 ? DocumentIds(context, shape, mean_document) : Tensor();
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    SCOPED_TRACE(NameOf(dtype));
+    const Values q = Normal(context, dtype, q_shape, "q"), k = Normal(context, dtype, k_shape, "k");
+    const Values v = Normal(context, dtype, k_shape, "v"),
+                 dy = Normal(context, dtype, q_shape, "dy");
+    const Values y = Normal(context, dtype, q_shape, "y");
+    const Values sums = Normal(context, DType::kF32, sum_shape, "logsumexp");
+    Attention({shape, q.exact, k.exact, v.exact, ids, y.exact, sums.exact}, context);
+    cpu::Attention({shape, q.tensor, k.tensor, v.tensor, ids, y.tensor, sums.tensor}, context,
+                   *simd);
+    ExpectClose(y.tensor, y.exact, S, "y");
+    ExpectClose(sums.tensor, sums.exact, C, "logsumexp");
+
+    for (const bool accumulate : {false, true}) {
+      const Values dq = Normal(context, dtype, q_shape, "dq");
+      const Values dk = Normal(context, dtype, k_shape, "dk"),
+                   dv = Normal(context, dtype, k_shape, "dv");
+      AttentionGradient({shape, q.exact, k.exact, v.exact, ids, y.exact, sums.exact, dy.exact,
+                         dq.exact, dk.exact, dv.exact, accumulate, accumulate, accumulate},
+                        context);
+      cpu::AttentionGradient(
+          {shape, q.tensor, k.tensor, v.tensor, ids, y.tensor, sums.tensor, dy.tensor, dq.tensor,
+           dk.tensor, dv.tensor, accumulate, accumulate, accumulate},
+          context, *simd);
+      ExpectClose(dq.tensor, dq.exact, S, "dq");
+      ExpectClose(dk.tensor, dk.exact, S * H / G, "dk");
+      ExpectClose(dv.tensor, dv.exact, S * H / G, "dv");
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(All, AttentionTest,
+                         testing::Combine(testing::Range(0, static_cast<int>(std::size(kCases))),
+                                          testing::Values("generic", "avx2", "avx512")),
+                         [](const auto& info) {
+                           return std::string(std::get<1>(info.param)) + "_" +
+                                  std::to_string(std::get<0>(info.param));
+                         });
+
+// Equal keys give equal weights: the output is the mean of the values seen.
+TEST(Attention, KnownAnswerOfTheReference) {
+  Context context;
+  const AttentionShape shape = {1, 4, 1, 1, 1};
+  const Tensor q = context.Zeros(DType::kF64, {4, 1}, "q"),
+               v = context.Zeros(DType::kF64, {4, 1}, "v");
+  const Tensor ids = context.Empty(DType::kI32, {4}, "ids");
+  for (int i = 0; i < 4; ++i) {
+    v.data<double>()[i] = i + 1;
+    ids.data<int32_t>()[i] = std::array{0, 1, 1, -1}[i];
+  }
+  const Tensor y = context.Empty(DType::kF64, {4, 1}, "y"),
+               sums = context.Empty(DType::kF64, {4, 1}, "s");
+  Attention({.shape = shape, .q = q, .k = q, .v = v, .y = y, .logsumexp = sums}, context);
+  EXPECT_DOUBLE_EQ(At(y, 3), 2.5);
+  EXPECT_DOUBLE_EQ(At(sums, 3), std::log(4));
+  Attention(
+      {.shape = shape, .q = q, .k = q, .v = v, .document_ids = ids, .y = y, .logsumexp = sums},
+      context);
+  EXPECT_DOUBLE_EQ(At(y, 0), 1);
+  EXPECT_DOUBLE_EQ(At(y, 1), 2);
+  EXPECT_DOUBLE_EQ(At(y, 2), 2.5);
+  EXPECT_DOUBLE_EQ(At(y, 3), 0);
+}
+
+TEST(Attention, LargeScoresDoNotOverflow) {
+  Context context;
+  const AttentionShape shape = {1, 64, 1, 1, 32};
+  const Values q = Normal(context, DType::kF32, {64, 32}, "q"),
+               v = Normal(context, DType::kF32, {64, 32}, "v");
+  for (float& x : q.tensor.span<float>()) x *= 100;
+  for (double& x : q.exact.span<double>()) x *= 100;
+  const Values y = Normal(context, DType::kF32, {64, 32}, "y"),
+               sums = Normal(context, DType::kF32, {64, 1}, "s");
+  Attention({.shape = shape,
+             .q = q.tensor,
+             .k = q.tensor,
+             .v = v.tensor,
+             .y = y.tensor,
+             .logsumexp = sums.tensor},
+            context);
+  Attention({.shape = shape,
+             .q = q.exact,
+             .k = q.exact,
+             .v = v.exact,
+             .y = y.exact,
+             .logsumexp = sums.exact},
+            context);
+  for (int64_t i = 0; i < y.tensor.size(); ++i) ASSERT_NEAR(At(y.tensor, i), At(y.exact, i), 0.1);
+}
+
+TEST(Attention, BitsDoNotDependOnThreads) {
+  const AttentionShape shape = {3, 150, 4, 2, 24};
+  const auto run = [&](int num_threads) {
+    Context context({.num_threads = num_threads});
+    const Values q = Normal(context, DType::kF32, {450, 96}, "q"),
+                 k = Normal(context, DType::kF32, {450, 48}, "k");
+    const Tensor y = context.Empty(DType::kF32, {450, 96}, "y"),
+                 sums = context.Empty(DType::kF32, {450, 4}, "s");
+    Attention(
+        {.shape = shape, .q = q.tensor, .k = k.tensor, .v = k.tensor, .y = y, .logsumexp = sums},
+        context);
+    std::vector<float> bits(y.span<float>().begin(), y.span<float>().end());
+    const Tensor dq = context.Empty(DType::kF32, {450, 96}, "dq"),
+                 dk = context.Empty(DType::kF32, {450, 48}, "dk");
+    const Tensor dv = context.Empty(DType::kF32, {450, 48}, "dv");
+    AttentionGradient({.shape = shape,
+                       .q = q.tensor,
+                       .k = k.tensor,
+                       .v = k.tensor,
+                       .y = y,
+                       .logsumexp = sums,
+                       .dy = q.tensor,
+                       .dq = dq,
+                       .dk = dk,
+                       .dv = dv},
+                      context);
+    for (const Tensor& gradient : {dq, dk, dv})
+      bits.insert(bits.end(), gradient.span<float>().begin(), gradient.span<float>().end());
+    return bits;
+  };
+  const auto one = run(1), three = run(3);
+  ASSERT_EQ(one.size(), three.size());
+  EXPECT_EQ(std::memcmp(one.data(), three.data(), one.size() * sizeof(float)), 0);
+}
+
+}  // namespace
+}  // namespace moebius::kernels
