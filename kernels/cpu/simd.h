@@ -20,6 +20,7 @@ inline constexpr int64_t kMaxDepth = 256;  // units of one reduction step, and c
 // a[k * kAStride + i] if `a_transposed`. B is cut into panels of `SimdKernels::panel` columns:
 // element (k, j) at b[j / panel * b_panel + k * b_step + j % panel]; its last panel is readable,
 // and finite, to the full width.
+// For pairs, A is readable to whole blocks of 32 rows (columns, if transposed).
 struct BlockProduct {
   int64_t m = 0, n = 0, k = 0;  // k in units, any number
   const float* a = nullptr;
@@ -60,7 +61,8 @@ struct SimdKernels {
   double (*multiply_adds_bf16)(int64_t iterations);  // null: as `product_bf16`
 };
 
-// The best for this processor; every one that runs on it, for tests.
+// The fastest on this processor, by what it is, never by timing; and all that run on it, slowest
+// first.
 const SimdKernels& Simd();
 std::vector<const SimdKernels*> SupportedSimd();
 
