@@ -14,7 +14,7 @@
 namespace moebius {
 namespace {
 
-using std::chrono::milliseconds;
+constexpr std::chrono::seconds kDeadline(2);  // for every wait of this program
 
 MpiWorld* g_world = nullptr;
 Communicator& World() { return g_world->communicator(); }
@@ -32,7 +32,7 @@ TEST(MpiRanks, AreAsManyAsWereStarted) { EXPECT_EQ(World().size(), NumMpiProcess
 // others have sent it.
 TEST(MpiFailure, NamesTheMissingRankWithinTheDeadline) {
   World().Barrier().Wait();
-  if (World().rank() == 1) std::this_thread::sleep_for(milliseconds(1200));
+  if (World().rank() == 1) std::this_thread::sleep_for(2 * kDeadline);
   std::string failure;
   try {
     World().Barrier().Wait();
@@ -42,7 +42,7 @@ TEST(MpiFailure, NamesTheMissingRankWithinTheDeadline) {
   if (World().rank() != 1) {
     EXPECT_NE(failure.find("waits for rank 1; rank 1 last started barrier"), failure.npos)
         << failure;
-    std::this_thread::sleep_for(milliseconds(1000));
+    std::this_thread::sleep_for(kDeadline);
   }
   World().Barrier().Wait();
 }
@@ -69,7 +69,7 @@ TEST(MpiFailure, NamesWhoCallsSomethingElse) {
 int main(int argc, char** argv) {
   testing::InitGoogleTest(&argc, argv);
   moebius::MpiWorld::Options options;
-  options.wait.deadline = std::chrono::milliseconds(600);
+  options.wait.deadline = moebius::kDeadline;
   options.wait.on_failure = [](const std::string& sentence) { throw std::runtime_error(sentence); };
   options.board_directory = std::string(std::getenv("TMPDIR")) + "/board";
   options.max_message_bytes = 1000;  // so that most messages go in parts
