@@ -27,8 +27,8 @@ TEST(Grpc, UnaryCallOverLoopback) {
   const std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
   ASSERT_NE(server, nullptr);
 
-  const auto stub = Echo::NewStub(grpc::CreateChannel("127.0.0.1:" + std::to_string(port),
-                                                      grpc::InsecureChannelCredentials()));
+  const auto stub = Echo::NewStub(
+      grpc::CreateChannel("127.0.0.1:" + std::to_string(port), grpc::InsecureChannelCredentials()));
   Text request, reply;
   request.set_value("ab");
   grpc::ClientContext context;

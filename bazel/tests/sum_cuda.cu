@@ -2,14 +2,16 @@
 
 #include <cuda_runtime.h>
 
+#include "bazel/tests/sum_cuda.h"
+
 __global__ void SumKernel(int a, int b, int* out) { *out = a + b; }
 
-// Returns a + b computed on the device, or -1 when there is none.
-extern "C" int Sum(int a, int b) {
+int SumOnDevice(int a, int b) {
   int* out = nullptr;
-  if (cudaMallocManaged(&out, sizeof(int)) != cudaSuccess) return -1;
+  if (cudaMalloc(&out, sizeof(int)) != cudaSuccess) return -1;
   SumKernel<<<1, 1>>>(a, b, out);
-  const int sum = cudaDeviceSynchronize() == cudaSuccess ? *out : -1;
+  int sum = -1;
+  if (cudaMemcpy(&sum, out, sizeof(int), cudaMemcpyDeviceToHost) != cudaSuccess) sum = -1;
   cudaFree(out);
   return sum;
 }
