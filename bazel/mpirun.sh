@@ -12,6 +12,7 @@ export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 export OMPI_MCA_plm=isolated                                   # one machine: no ssh needed
 export OMPI_MCA_pml=ob1 OMPI_MCA_btl=self,vader                # ranks talk through shared memory only
 export OMPI_MCA_btl_vader_single_copy_mechanism=none           # process_vm_readv is closed in containers
+export ASAN_OPTIONS=${ASAN_OPTIONS:-}:detect_leaks=0            # Open MPI keeps memory until it ends
 export OMPI_MCA_mpi_yield_when_idle=1                          # more ranks than cores wait without spinning
 
 mpirun_here() {
