@@ -1,0 +1,52 @@
+#include "tests/testing/tolerance.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+
+#include "tests/testing/random_tensors.h"
+
+namespace moebius::test {
+
+double UnitRoundoff(DType dtype) {
+  switch (dtype) {
+    case DType::kF64:
+      return 0x1p-53;
+    case DType::kF32:
+      return 0x1p-24;
+    case DType::kBF16:
+      return 0x1p-8;
+    default:
+      return 0;
+  }
+}
+
+double Tolerance(DType dtype, int64_t reduction_length, int roundings) {
+  const double arithmetic = UnitRoundoff(dtype == DType::kF64 ? DType::kF64 : DType::kF32);
+  // 16: a chain of a few operations before and after the sum, each of a few roundings.
+  return roundings * UnitRoundoff(dtype) +
+         16 * arithmetic * std::sqrt(static_cast<double>(reduction_length) + 1);
+}
+
+void ExpectClose(const Tensor& actual, const Tensor& expected, int64_t reduction_length,
+                 int roundings) {
+  ASSERT_EQ(actual.shape(), expected.shape());
+  const std::vector<double> a = ToDoubles(actual), e = ToDoubles(expected);
+  double sum = 0;
+  for (const double x : e) sum += x * x;
+  const double rms = e.empty() ? 0 : std::sqrt(sum / static_cast<double>(e.size()));
+  const double tolerance = Tolerance(actual.dtype(), reduction_length, roundings);
+  for (size_t i = 0; i < e.size(); ++i)
+    ASSERT_NEAR(a[i], e[i], tolerance * std::max(std::abs(e[i]), rms))
+        << "element " << i << " of " << actual.shape() << " " << NameOf(actual.dtype());
+}
+
+void ExpectSameBits(const Tensor& actual, const Tensor& expected) {
+  ASSERT_EQ(actual.shape(), expected.shape());
+  ASSERT_EQ(actual.dtype(), expected.dtype());
+  if (actual.bytes() == 0) return;
+  EXPECT_EQ(std::memcmp(actual.raw(), expected.raw(), static_cast<size_t>(actual.bytes())), 0);
+}
+
+}  // namespace moebius::test
