@@ -1,0 +1,48 @@
+#include <cmath>
+
+#include "kernels/cpu/cpu.h"
+#include "kernels/cpu/loops.h"
+
+namespace moebius::cpu {
+namespace {
+
+constexpr int64_t kGrain = 16384;  // elements of a task
+
+struct Factors {
+  float gradient_scale, beta1, beta2, one_minus_beta1, one_minus_beta2;
+  float root_of_bias2, epsilon, step_size, keep;
+};
+
+MOEBIUS_CLONES void Update(const Factors f, const float* gradient, float* w, float* m, float* v,
+                           int64_t n) {
+#pragma omp simd
+  for (int64_t i = 0; i < n; ++i) {
+    const float g = f.gradient_scale * gradient[i];
+    m[i] = f.beta1 * m[i] + f.one_minus_beta1 * g;
+    v[i] = f.beta2 * v[i] + f.one_minus_beta2 * g * g;
+    w[i] = f.keep * w[i] - f.step_size * m[i] / (std::sqrt(v[i]) * f.root_of_bias2 + f.epsilon);
+  }
+}
+
+}  // namespace
+
+void AdamW(const kernels::AdamWArgs& args, Context& ctx) {
+  const double bias1 = 1 - std::pow(args.beta1, static_cast<double>(args.step));
+  const double bias2 = 1 - std::pow(args.beta2, static_cast<double>(args.step));
+  const auto f32 = [](double x) { return static_cast<float>(x); };
+  const Factors factors = {.gradient_scale = f32(args.gradient_scale),
+                           .beta1 = f32(args.beta1),
+                           .beta2 = f32(args.beta2),
+                           .one_minus_beta1 = f32(1 - args.beta1),
+                           .one_minus_beta2 = f32(1 - args.beta2),
+                           .root_of_bias2 = f32(1 / std::sqrt(bias2)),
+                           .epsilon = f32(args.epsilon),
+                           .step_size = f32(args.learning_rate / bias1),
+                           .keep = f32(1 - args.learning_rate * args.weight_decay)};
+  ctx.pool().ForRange(args.value.size(), kGrain, [&](int64_t i, int64_t end) {
+    Update(factors, args.gradient.data<float>() + i, args.value.data<float>() + i,
+           args.m.data<float>() + i, args.v.data<float>() + i, end - i);
+  });
+}
+
+}  // namespace moebius::cpu

@@ -1,0 +1,62 @@
+#include <algorithm>
+#include <numeric>
+#include <vector>
+
+#include "kernels/cpu/cpu.h"
+#include "kernels/cpu/loops.h"
+
+namespace moebius::cpu {
+namespace {
+
+constexpr int64_t kTokens = 64;            // of a task, forward
+constexpr int64_t kTableElements = 65536;  // of a task, backward
+
+template <class T>
+MOEBIUS_CLONES void CopyRow(const float* w, T* y, int64_t D) {
+#pragma omp simd
+  for (int64_t d = 0; d < D; ++d) Put(y[d], w[d]);
+}
+
+template <class T>
+MOEBIUS_CLONES void AddRow(const T* dy, float* dw, int64_t D) {
+#pragma omp simd
+  for (int64_t d = 0; d < D; ++d) dw[d] += Get(dy[d]);
+}
+
+}  // namespace
+
+void Embedding(const Tensor& tokens, const Tensor& w, const Tensor& y, Context& ctx) {
+  const auto [T, D] = Dims<2>(y);
+  WithType(y.dtype(), [&, T = T, D = D](auto zero) {
+    using Element = decltype(zero);
+    ctx.pool().ForRange(T, kTokens, [&](int64_t begin, int64_t end) {
+      for (int64_t t = begin; t < end; ++t) {
+        const int64_t token = tokens.data<int32_t>()[t];
+        CopyRow(w.data<float>() + token * D, y.data<Element>() + t * D, D);
+      }
+    });
+  });
+}
+
+// Each task owns a range of the table, and visits the tokens that fall into it.
+void EmbeddingGradient(const kernels::EmbeddingGradientArgs& args, Context& ctx) {
+  const auto [T, D] = Dims<2>(args.dy);
+  const int64_t V = args.dw.shape()[0];
+  const int32_t* tokens = args.tokens.data<int32_t>();
+  std::vector<int32_t> by_token(T);
+  std::iota(by_token.begin(), by_token.end(), 0);
+  std::ranges::stable_sort(by_token, {}, [&](int32_t t) { return tokens[t]; });
+
+  WithType(args.dy.dtype(), [&, D = D](auto zero) {
+    using Element = decltype(zero);
+    ctx.pool().ForRange(V, std::max<int64_t>(1, kTableElements / D), [&](int64_t v, int64_t end) {
+      float* dw = args.dw.data<float>();
+      if (!args.accumulate) std::fill_n(dw + v * D, (end - v) * D, 0.0f);
+      auto it = std::ranges::lower_bound(by_token, v, {}, [&](int32_t t) { return tokens[t]; });
+      for (; it != by_token.end() && tokens[*it] < end; ++it)
+        AddRow(args.dy.data<Element>() + *it * D, dw + tokens[*it] * D, D);
+    });
+  });
+}
+
+}  // namespace moebius::cpu

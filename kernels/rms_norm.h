@@ -1,0 +1,33 @@
+// Root mean square normalisation of segments of C elements: a whole row (C = D), or each head of a
+// row (C = head width, for QK norm).
+//   y = x * rstd * w,  rstd = 1 / sqrt(mean over the segment of x^2 + epsilon)
+// Zhang and Sennrich, "Root Mean Square Layer Normalization", 2019, equation 4.
+//
+// x, y, dy, dx [..., D] F64 | F32 | BF16, all of one dtype; D is a multiple of C.
+// w, dw [C] F32 (F64 where x is F64). Sums are taken in fp32 or better. rstd is not kept: the
+// gradients read x once anyway. No rows: dw is zero.
+#pragma once
+
+#include "core/tensor/context.h"
+
+namespace moebius::kernels {
+
+void RmsNorm(const Tensor& x, const Tensor& w, double epsilon, const Tensor& y, Context& ctx);
+
+struct RmsNormInputGradientArgs {
+  Tensor dy, x, w;
+  double epsilon;
+  Tensor dx;
+  bool accumulate;  // dx is added to
+};
+void RmsNormInputGradient(const RmsNormInputGradientArgs& args, Context& ctx);
+
+struct RmsNormWeightGradientArgs {
+  Tensor dy, x;
+  double epsilon;
+  Tensor dw;
+  bool accumulate;  // dw is added to
+};
+void RmsNormWeightGradient(const RmsNormWeightGradientArgs& args, Context& ctx);
+
+}  // namespace moebius::kernels

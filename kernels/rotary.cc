@@ -1,0 +1,20 @@
+#include "kernels/rotary.h"
+
+#include "kernels/checks.h"
+#include "kernels/cpu/cpu.h"
+#include "kernels/reference/reference.h"
+
+namespace moebius::kernels {
+
+void Rotary(const RotaryArgs& args, Context& ctx) {
+  const auto [T, W] = Dims<2>(args.x);
+  CheckAlike(args.x, args.y);
+  CHECK_EQ(args.positions.shape(), (Shape{T}));
+  CheckDType(args.positions, DType::kI32);
+  CHECK(args.head_dim >= 2 && args.head_dim % 2 == 0) << args.head_dim;
+  CHECK_EQ(W % args.head_dim, 0) << "whole heads";
+  if (ctx.device().is_meta()) return;
+  args.x.dtype() == DType::kF64 ? reference::Rotary(args, ctx) : cpu::Rotary(args, ctx);
+}
+
+}  // namespace moebius::kernels

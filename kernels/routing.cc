@@ -1,0 +1,81 @@
+#include "kernels/routing.h"
+
+#include "kernels/checks.h"
+#include "kernels/cpu/cpu.h"
+#include "kernels/reference/reference.h"
+
+namespace moebius::kernels {
+namespace {
+
+void CheckScores(const Tensor& scores, const RoutingPlan& plan, const Tensor& weights) {
+  CHECK_EQ(scores.shape(), (Shape{plan.num_tokens(), plan.num_experts()}));
+  CHECK_EQ(weights.shape(), (Shape{plan.num_pairs()}));
+  CheckDType(scores, PreciseDType(scores.dtype()));
+  CheckDType(weights, scores.dtype());
+}
+
+// x [T, D] and rows [P, D] of one dtype.
+void CheckRows(const Tensor& x, const RoutingPlan& plan, const Tensor& rows) {
+  const auto [T, D] = Dims<2>(x);
+  CHECK_EQ(T, plan.num_tokens()) << "the plan of another batch";
+  CHECK_EQ(rows.shape(), (Shape{plan.num_pairs(), D}));
+  CHECK(IsFloat(x.dtype())) << NameOf(x.dtype());
+  CheckDType(rows, x.dtype());
+}
+
+void CheckWeights(const Tensor& weights, const RoutingPlan& plan, const Tensor& rows) {
+  CHECK_EQ(weights.shape(), (Shape{plan.num_pairs()}));
+  CheckDType(weights, PreciseDType(rows.dtype()));
+}
+
+}  // namespace
+
+void PairWeights(const PairWeightsArgs& args, Context& ctx) {
+  CheckScores(args.scores, args.plan, args.weights);
+  if (ctx.device().is_meta()) return;
+  args.scores.dtype() == DType::kF64 ? reference::PairWeights(args, ctx)
+                                     : cpu::PairWeights(args, ctx);
+}
+
+void PairWeightsGradient(const PairWeightsGradientArgs& args, Context& ctx) {
+  CheckScores(args.scores, args.plan, args.dweights);
+  CheckAlike(args.scores, args.dscores);
+  if (ctx.device().is_meta()) return;
+  args.scores.dtype() == DType::kF64 ? reference::PairWeightsGradient(args, ctx)
+                                     : cpu::PairWeightsGradient(args, ctx);
+}
+
+void Permute(const Tensor& x, const RoutingPlan& plan, const Tensor& rows, Context& ctx) {
+  CheckRows(x, plan, rows);
+  if (ctx.device().is_meta()) return;
+  x.dtype() == DType::kF64 ? reference::Permute(x, plan, rows, ctx)
+                           : cpu::Permute(x, plan, rows, ctx);
+}
+
+void PermuteGradient(const PermuteGradientArgs& args, Context& ctx) {
+  CheckRows(args.dx, args.plan, args.drows);
+  if (ctx.device().is_meta()) return;
+  args.dx.dtype() == DType::kF64 ? reference::PermuteGradient(args, ctx)
+                                 : cpu::PermuteGradient(args, ctx);
+}
+
+void Combine(const Tensor& rows, const Tensor& weights, const RoutingPlan& plan, const Tensor& y,
+             Context& ctx) {
+  CheckRows(y, plan, rows);
+  CheckWeights(weights, plan, rows);
+  if (ctx.device().is_meta()) return;
+  rows.dtype() == DType::kF64 ? reference::Combine(rows, weights, plan, y, ctx)
+                              : cpu::Combine(rows, weights, plan, y, ctx);
+}
+
+void CombineGradient(const CombineGradientArgs& args, Context& ctx) {
+  CheckRows(args.dy, args.plan, args.rows);
+  CheckAlike(args.rows, args.drows);
+  CheckWeights(args.weights, args.plan, args.rows);
+  CheckAlike(args.weights, args.dweights);
+  if (ctx.device().is_meta()) return;
+  args.dy.dtype() == DType::kF64 ? reference::CombineGradient(args, ctx)
+                                 : cpu::CombineGradient(args, ctx);
+}
+
+}  // namespace moebius::kernels

@@ -1,0 +1,113 @@
+#include "kernels/routing_plan.h"
+
+#include <algorithm>
+#include <limits>
+#include <numeric>
+#include <vector>
+
+#include "kernels/checks.h"
+#include "kernels/cpu/cpu.h"
+#include "kernels/reference/reference.h"
+
+namespace moebius::kernels {
+namespace {
+
+Tensor Int32(int64_t size, Context& ctx) { return ctx.Empty(DType::kI32, {size}, "plan"); }
+
+bool IsPadding(const TopKArgs& args, int64_t t) {
+  return args.document_ids.defined() && args.document_ids.data<int32_t>()[t] < 0;
+}
+
+// Returns the token offsets of k experts for each token that is not padding.
+Tensor OffsetsOfK(const TopKArgs& args, Context& ctx) {
+  const int64_t T = args.scores.shape()[0];
+  const Tensor offsets = Int32(T + 1, ctx);
+  if (ctx.device().is_meta()) return offsets;
+  int32_t next = 0;
+  for (int64_t t = 0; t < T; ++t) {
+    offsets.data<int32_t>()[t] = next;
+    next += IsPadding(args, t) ? 0 : static_cast<int32_t>(args.k);
+  }
+  offsets.data<int32_t>()[T] = next;
+  return offsets;
+}
+
+void CheckTopK(const TopKArgs& args) {
+  const auto [T, E] = Dims<2>(args.scores);
+  CheckDType(args.scores, PreciseDType(args.scores.dtype()));
+  CHECK(1 <= args.k && args.k <= E) << args.k << " of " << E << " experts";
+  if (args.bias.defined()) {
+    CHECK_EQ(args.bias.shape(), (Shape{E}));
+    CheckDType(args.bias, args.scores.dtype());
+  }
+  if (args.document_ids.defined()) {
+    CHECK_EQ(args.document_ids.shape(), (Shape{T}));
+    CheckDType(args.document_ids, DType::kI32);
+  }
+}
+
+// The smallest margin of `k` of E, over the tokens that count.
+template <class T>
+double SmallestMargin(const TopKArgs& args) {
+  const auto [num_tokens, E] = Dims<2>(args.scores);
+  double margin = std::numeric_limits<double>::infinity();
+  if (args.k == E) return margin;
+  std::vector<T> scores(E);
+  for (int64_t t = 0; t < num_tokens; ++t) {
+    if (IsPadding(args, t)) continue;
+    for (int64_t e = 0; e < E; ++e)
+      scores[e] =
+          args.scores.data<T>()[t * E + e] + (args.bias.defined() ? args.bias.data<T>()[e] : T{0});
+    std::ranges::partial_sort(scores, scores.begin() + args.k + 1, std::greater());
+    margin = std::min(margin, static_cast<double>(scores[args.k - 1] - scores[args.k]));
+  }
+  return margin;
+}
+
+}  // namespace
+
+RoutingPlan BuildPlan(const Tensor& token_offsets, const Tensor& experts, int64_t num_experts,
+                      Context& ctx) {
+  const auto [P] = Dims<1>(experts);
+  CheckDType(token_offsets, DType::kI32);
+  CheckDType(experts, DType::kI32);
+  const RoutingPlan plan = {token_offsets, experts, Int32(num_experts + 1, ctx), Int32(P, ctx)};
+  if (ctx.device().is_meta()) return plan;
+
+  CHECK_EQ(token_offsets.span<int32_t>().back(), P) << "pairs beyond the last token";
+  const auto offsets = plan.expert_offsets.span<int32_t>();
+  std::ranges::fill(offsets, 0);
+  for (const int32_t expert : experts.span<int32_t>()) {
+    CHECK(0 <= expert && expert < num_experts) << "expert " << expert;
+    ++offsets[expert + 1];
+  }
+  std::partial_sum(offsets.begin(), offsets.end(), offsets.begin());
+  std::vector<int32_t> next(offsets.begin(), offsets.end());
+  std::ranges::transform(experts.span<int32_t>(), plan.row.data<int32_t>(),
+                         [&](int32_t expert) { return next[expert]++; });
+  return plan;
+}
+
+RoutingPlan TopK(const TopKArgs& args, Context& ctx) {
+  CheckTopK(args);
+  const auto [T, E] = Dims<2>(args.scores);
+  const Tensor offsets = OffsetsOfK(args, ctx);
+  const bool is_meta = ctx.device().is_meta();
+  const Tensor experts = Int32(is_meta ? T * args.k : offsets.span<int32_t>().back(), ctx);
+  if (!is_meta) {
+    args.scores.dtype() == DType::kF64 ? reference::ChooseTopK(args, experts, ctx)
+                                       : cpu::ChooseTopK(args, experts, ctx);
+  }
+  return BuildPlan(offsets, experts, E, ctx);
+}
+
+Tensor TopKMargin(const TopKArgs& args, Context& ctx) {
+  CheckTopK(args);
+  const Tensor margin = ctx.Empty(DType::kF64, {1}, "top_k.margin");
+  if (ctx.device().is_meta()) return margin;
+  margin.data<double>()[0] = args.scores.dtype() == DType::kF64 ? SmallestMargin<double>(args)
+                                                                : SmallestMargin<float>(args);
+  return margin;
+}
+
+}  // namespace moebius::kernels

@@ -1,0 +1,111 @@
+#include "kernels/routing_plan.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "tests/testing/adversarial_routing.h"
+#include "tests/testing/random_tensors.h"
+
+namespace moebius::kernels {
+namespace {
+
+using test::FromValues;
+using test::ToDoubles;
+using Numbers = std::vector<double>;
+
+Tensor Int32(Context& ctx, const Numbers& values) {
+  return FromValues(ctx, DType::kI32, {static_cast<int64_t>(values.size())}, values);
+}
+
+TEST(RoutingPlan, GroupsPairsByExpert) {
+  Context ctx;
+  const RoutingPlan plan = BuildPlan(Int32(ctx, {0, 1, 1, 3}), Int32(ctx, {1, 0, 1}), 2, ctx);
+  EXPECT_EQ(ToDoubles(plan.expert_offsets), (Numbers{0, 1, 3}));
+  EXPECT_EQ(ToDoubles(plan.row), (Numbers{1, 0, 2}));
+  EXPECT_EQ(plan.num_tokens(), 3);
+  EXPECT_EQ(plan.num_pairs(), 3);
+  EXPECT_EQ(plan.num_experts(), 2);
+}
+
+TEST(RoutingPlan, RowsAreAStablePermutation) {
+  Context ctx;
+  for (const auto& routing : test::AdversarialRoutings(23, 6)) {
+    SCOPED_TRACE(routing.name);
+    const RoutingPlan plan = BuildPlan(Int32(ctx, routing.token_offsets()),
+                                       Int32(ctx, routing.experts()), routing.num_experts, ctx);
+    const auto row = plan.row.span<int32_t>(), expert = plan.expert.span<int32_t>();
+    const auto offsets = plan.expert_offsets.span<int32_t>();
+    std::vector<int> pair_at(plan.num_pairs(), -1);
+    for (int p = 0; p < plan.num_pairs(); ++p) pair_at[row[p]] = p;
+    for (int e = 0; e < routing.num_experts; ++e) {
+      for (int r = offsets[e]; r < offsets[e + 1]; ++r) {
+        ASSERT_GE(pair_at[r], 0) << "no pair stands at row " << r;
+        EXPECT_EQ(expert[pair_at[r]], e);
+        EXPECT_TRUE(r == offsets[e] || pair_at[r - 1] < pair_at[r]) << "row " << r;
+      }
+    }
+    EXPECT_EQ(offsets.back(), plan.num_pairs());
+  }
+}
+
+class TopKTest : public testing::TestWithParam<DType> {
+ protected:
+  Tensor Scores(int64_t T, int64_t E, const Numbers& values) {
+    return FromValues(ctx_, GetParam(), {T, E}, values);
+  }
+
+  Context ctx_{{.num_threads = 2}};
+};
+
+TEST_P(TopKTest, BestFirstAndTiesToTheLowerExpert) {
+  const Tensor scores = Scores(3, 4, {1, 2, 2, 0, 5, 5, 5, 5, -1, -3, -2, -1});
+  const RoutingPlan plan = TopK({.scores = scores, .k = 2}, ctx_);
+  EXPECT_EQ(ToDoubles(plan.expert), (Numbers{1, 2, 0, 1, 0, 3}));
+  EXPECT_EQ(ToDoubles(plan.token_offsets), (Numbers{0, 2, 4, 6}));
+}
+
+TEST_P(TopKTest, BiasChoosesAndPaddingGetsNoExpert) {
+  const Tensor scores = Scores(3, 2, {1, 2, 1, 2, 1, 3});
+  const Tensor bias = FromValues(ctx_, GetParam(), {2}, {1.5, 0});
+  const Tensor ids = Int32(ctx_, {0, -1, 7});
+  const TopKArgs args = {.scores = scores, .bias = bias, .k = 1, .document_ids = ids};
+  const RoutingPlan plan = TopK(args, ctx_);
+  EXPECT_EQ(ToDoubles(plan.token_offsets), (Numbers{0, 1, 1, 2}));
+  EXPECT_EQ(ToDoubles(plan.expert), (Numbers{0, 1}));
+  EXPECT_EQ(ToDoubles(TopKMargin(args, ctx_)), (Numbers{0.5}));
+}
+
+TEST_P(TopKTest, AgreesWithTheReferenceOnTies) {
+  for (const int k : {1, 3, 8}) {
+    const TopKArgs args = {.scores = Scores(50, 8, test::TiedScores(50, 8)), .k = k};
+    const RoutingPlan plan = TopK(args, ctx_);
+    const RoutingPlan exact =
+        TopK({.scores = test::Convert(ctx_, args.scores, DType::kF64), .k = k}, ctx_);
+    EXPECT_EQ(ToDoubles(plan.expert), ToDoubles(exact.expert));
+    EXPECT_EQ(ToDoubles(plan.row), ToDoubles(exact.row));
+    EXPECT_EQ(ToDoubles(TopKMargin(args, ctx_)), (Numbers{k == 8 ? INFINITY : 0}));
+  }
+}
+
+TEST_P(TopKTest, NoTokens) {
+  const TopKArgs args = {.scores = Scores(0, 4, {}), .k = 2};
+  const RoutingPlan plan = TopK(args, ctx_);
+  EXPECT_EQ(plan.num_tokens(), 0);
+  EXPECT_EQ(plan.num_pairs(), 0);
+  EXPECT_EQ(ToDoubles(plan.expert_offsets), (Numbers{0, 0, 0, 0, 0}));
+  EXPECT_EQ(ToDoubles(TopKMargin(args, ctx_)), (Numbers{INFINITY}));
+}
+
+INSTANTIATE_TEST_SUITE_P(DTypes, TopKTest, testing::Values(DType::kF32, DType::kF64),
+                         [](const auto& info) { return NameOf(info.param); });
+
+TEST(RoutingPlan, MetaPlansForTheMostThereCanBe) {
+  Context ctx({.device = kMeta});
+  const RoutingPlan plan = TopK({.scores = ctx.Empty(DType::kF32, {5, 8}, "s"), .k = 2}, ctx);
+  EXPECT_EQ(plan.num_pairs(), 10);
+  EXPECT_EQ(plan.num_experts(), 8);
+}
+
+}  // namespace
+}  // namespace moebius::kernels

@@ -1,0 +1,99 @@
+#include "kernels/routing.h"
+
+#include <gtest/gtest.h>
+
+#include "tests/testing/adversarial_routing.h"
+#include "tests/testing/random_tensors.h"
+#include "tests/testing/tolerance.h"
+
+namespace moebius::kernels {
+namespace {
+
+using test::ExpectClose;
+
+constexpr int kExperts = 6;
+
+class RoutingTest : public testing::TestWithParam<DType> {
+ protected:
+  Tensor Random(const Shape& shape, const char* name) {
+    return test::RandomTensor(ctx_, GetParam(), shape, name);
+  }
+  // Scores and weights are F32 beside rows of any dtype.
+  Tensor RandomScores(const Shape& shape, const char* name) {
+    const Tensor scores = test::RandomTensor(ctx_, DType::kF32, shape, name);
+    for (float& score : scores.span<float>()) score = 0.1f + score * score;
+    return scores;
+  }
+  Tensor Exact(const Tensor& x) { return test::Convert(ctx_, x, DType::kF64); }
+  Tensor Int32(const std::vector<double>& values) {
+    return test::FromValues(ctx_, DType::kI32, {static_cast<int64_t>(values.size())}, values);
+  }
+
+  Context ctx_{{.num_threads = 2}};
+};
+
+TEST_P(RoutingTest, AgreesWithTheReferenceOnEveryRouting) {
+  constexpr int64_t D = 37;
+  for (const auto& routing : test::AdversarialRoutings(67, kExperts)) {
+    SCOPED_TRACE(routing.name);
+    const RoutingPlan plan =
+        BuildPlan(Int32(routing.token_offsets()), Int32(routing.experts()), kExperts, ctx_);
+    const int64_t T = plan.num_tokens(), P = plan.num_pairs();
+    const Tensor x = Random({T, D}, "x"), rows = Random({P, D}, "rows");
+    const Tensor exact_rows = Exact(rows), weights = RandomScores({P}, "weights");
+    Permute(x, plan, rows, ctx_);
+    Permute(Exact(x), plan, exact_rows, ctx_);
+    test::ExpectSameBits(Exact(rows), exact_rows);
+
+    const Tensor y = Random({T, D}, "y"), exact_y = Exact(y);
+    Combine(rows, weights, plan, y, ctx_);
+    Combine(exact_rows, Exact(weights), plan, exact_y, ctx_);
+    ExpectClose(y, exact_y, kExperts);
+
+    for (const bool accumulate : {false, true}) {
+      const Tensor dx = Random({T, D}, "dx"), exact_dx = Exact(dx);
+      PermuteGradient({rows, plan, dx, accumulate}, ctx_);
+      PermuteGradient({exact_rows, plan, exact_dx, accumulate}, ctx_);
+      ExpectClose(dx, exact_dx, kExperts);
+
+      const Tensor drows = Random({P, D}, "drows"), exact_drows = Exact(drows);
+      const Tensor dweights = RandomScores({P}, "dweights"), exact_dweights = Exact(dweights);
+      CombineGradient({x, rows, weights, plan, drows, accumulate, dweights, accumulate}, ctx_);
+      CombineGradient({Exact(x), exact_rows, Exact(weights), plan, exact_drows, accumulate,
+                       exact_dweights, accumulate},
+                      ctx_);
+      ExpectClose(drows, exact_drows, 1);
+      ExpectClose(dweights, exact_dweights, D);
+    }
+  }
+}
+
+TEST_P(RoutingTest, PairWeightsAgreeWithTheReference) {
+  for (const auto& routing : test::AdversarialRoutings(67, kExperts)) {
+    SCOPED_TRACE(routing.name);
+    const RoutingPlan plan =
+        BuildPlan(Int32(routing.token_offsets()), Int32(routing.experts()), kExperts, ctx_);
+    const int64_t T = plan.num_tokens(), P = plan.num_pairs();
+    const Tensor scores = RandomScores({T, kExperts}, "scores"), dweights = RandomScores({P}, "d");
+    for (const bool renormalize : {false, true}) {
+      const Tensor weights = ctx_.Empty(DType::kF32, {P}, "w"), exact_weights = Exact(weights);
+      PairWeights({scores, plan, renormalize, 2.5, weights}, ctx_);
+      PairWeights({Exact(scores), plan, renormalize, 2.5, exact_weights}, ctx_);
+      ExpectClose(weights, exact_weights, kExperts);
+
+      const Tensor ds = RandomScores({T, kExperts}, "ds"), exact_ds = Exact(ds);
+      PairWeightsGradient({scores, plan, renormalize, 2.5, dweights, ds, renormalize}, ctx_);
+      PairWeightsGradient(
+          {Exact(scores), plan, renormalize, 2.5, Exact(dweights), exact_ds, renormalize}, ctx_);
+      // Relative to what cancels where weights are renormalised.
+      for (int64_t i = 0; i < ds.size(); ++i)
+        ASSERT_NEAR(test::ToDoubles(ds)[i], exact_ds.data<double>()[i], 1e-4);
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(DTypes, RoutingTest, testing::Values(DType::kF32, DType::kBF16),
+                         [](const auto& info) { return NameOf(info.param); });
+
+}  // namespace
+}  // namespace moebius::kernels
