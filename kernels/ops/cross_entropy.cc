@@ -1,0 +1,111 @@
+#include "kernels/ops/cross_entropy.h"
+
+#include <algorithm>
+
+#include "kernels/checks.h"
+#include "kernels/cross_entropy.h"
+#include "kernels/elementwise.h"
+#include "kernels/linear.h"
+
+namespace moebius::ops {
+namespace {
+
+constexpr int64_t kChunkElements = int64_t{1} << 21;  // of logits: they stay in the cache
+constexpr int64_t kMinChunkTokens = 64;               // products need some rows
+
+int64_t ChunkTokens(int64_t T, int64_t V) {
+  return std::min(T, std::max(kMinChunkTokens, kChunkElements / std::max<int64_t>(1, V)));
+}
+
+// Calls fn(begin, end, logits) for chunks of tokens, with logits [end - begin, V] in F32 or F64.
+template <class Fn>
+void ForChunks(Tape& tape, const Tensor& x, Parameter* head, const Fn& fn) {
+  const auto [T, D] = Dims<2>(x);
+  const auto [V, D_head] = Dims<2>(head->value);
+  CHECK_EQ(D, D_head) << head->name;
+  const int64_t chunk = ChunkTokens(T, V);
+  const Tensor w = tape.Weight(head, WeightFormat::kPacked, x.dtype());
+  const Tensor buffer =
+      tape.context().Empty(kernels::PreciseDType(x.dtype()), {chunk, V}, "cross_entropy.logits");
+  int64_t begin = 0;
+  do {  // at least once: no tokens, too, must write the head's gradient
+    const int64_t end = std::min(begin + chunk, T);
+    const Tensor logits = buffer.Slice(0, end - begin);
+    kernels::Linear({.x = x.Slice(begin, end), .w = w, .offsets = {}, .y = logits}, tape.context());
+    fn(begin, end, logits);
+    begin = end;
+  } while (begin < T);
+}
+
+// The gradients of one chunk from those of its logits.
+void AddGradients(Tape& tape, const Tensor& x, const Tensor& dlogits, Parameter* head,
+                  const Tensor& dx) {
+  kernels::LinearInputGradient({.dy = dlogits,
+                                .w = tape.Weight(head, WeightFormat::kPackedTransposed, x.dtype()),
+                                .offsets = {},
+                                .dx = dx},
+                               tape.context());
+  const GradientSlot dw = tape.ParameterGradient(head);
+  kernels::LinearWeightGradient(
+      {.dy = dlogits, .x = x, .offsets = {}, .dw = dw.tensor, .accumulate = dw.accumulate},
+      tape.context());
+}
+
+Tensor Sum(const Tensor& nll, Context& ctx) {
+  const Tensor sum = ctx.Empty(DType::kF64, {1}, "cross_entropy.loss");
+  if (ctx.device().is_meta()) return sum;
+  double total = 0;
+  for (const double nll_t : nll.span<double>()) total += nll_t;
+  sum.data<double>()[0] = total;
+  return sum;
+}
+
+}  // namespace
+
+Tensor TokenLosses(Tape& tape, const Var& x, Parameter* head, const Tensor& labels,
+                   const Tensor& weights) {
+  Context& ctx = tape.context();
+  const Tensor nll = ctx.Empty(DType::kF64, labels.shape(), "cross_entropy.nll");
+  ForChunks(tape, x.value(), head, [&](int64_t begin, int64_t end, const Tensor& logits) {
+    kernels::CrossEntropy({.logits = logits,
+                           .labels = labels.Slice(begin, end),
+                           .weights = weights.Slice(begin, end),
+                           .nll = nll.Slice(begin, end)},
+                          ctx);
+  });
+  return nll;
+}
+
+Tensor CrossEntropyLoss(Tape& tape, const Var& x, Parameter* head, const Tensor& labels,
+                        const Tensor& weights) {
+  Context& ctx = tape.context();
+  if (!tape.keeps()) return Sum(TokenLosses(tape, x, head, labels, weights), ctx);
+
+  const auto [T, D] = Dims<2>(x.value());
+  const int64_t V = head->value.shape()[0];
+  const bool in_place = x.dtype() != DType::kBF16;  // dlogits have the dtype of x
+  const Tensor dlogits_buffer =
+      in_place ? Tensor() : ctx.Empty(x.dtype(), {ChunkTokens(T, V), V}, "cross_entropy.dlogits");
+  const Tensor nll = ctx.Empty(DType::kF64, {T}, "cross_entropy.nll");
+  const Tensor dx = ctx.Empty(x.dtype(), {T, D}, "cross_entropy.dx");
+  ForChunks(tape, x.value(), head, [&](int64_t begin, int64_t end, const Tensor& logits) {
+    const Tensor dlogits = in_place ? logits : dlogits_buffer.Slice(0, end - begin);
+    kernels::CrossEntropy({.logits = logits,
+                           .labels = labels.Slice(begin, end),
+                           .weights = weights.Slice(begin, end),
+                           .nll = nll.Slice(begin, end),
+                           .dlogits = dlogits},
+                          ctx);
+    AddGradients(tape, x.value().Slice(begin, end), dlogits, head, dx.Slice(begin, end));
+  });
+
+  const Saved saved_dx = tape.Save(dx, "cross_entropy.dx");
+  tape.RecordLoss([=, x = x.id()](Tape& tape) {
+    const GradientSlot slot = tape.Gradient(x);
+    kernels::Cast({.x = tape.Load(saved_dx), .y = slot.tensor, .accumulate = slot.accumulate},
+                  tape.context());
+  });
+  return Sum(nll, ctx);
+}
+
+}  // namespace moebius::ops
