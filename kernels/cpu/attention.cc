@@ -165,58 +165,57 @@ void Attention(const kernels::AttentionArgs& args, Context& context, const SimdK
   const float scale = 1 / std::sqrt(static_cast<float>(C));
   const int64_t rows = S * head.padded, panels = head.Panels(S);
   const int64_t scratch = panels + rows + 2 * kBlock + kQueryBlock * head.padded;
-  ForWithScratch(
-      context, B * G, scratch, "attention.scratch",
-      [&, S = S, H = H, G = G, C = C](int64_t i, float* memory) {
-        const int64_t first = i / G * S, g = i % G;
-        float *const keys = memory, *const values = keys + panels;
-        float *const q = values + rows, *const p = q + kBlock, *const sums = p + kBlock;
-        const std::vector<int64_t> first_seen = FirstSeen(args.document_ids, first, S);
-        const Head k_head(args.k, first, g, C, simd), v_head(args.v, first, g, C, simd);
-        for (int64_t s = 0; s < S; ++s) k_head.Read(s, head.padded, values + s * head.padded);
-        head.Transpose(values, S, keys);
-        for (int64_t s = 0; s < S; ++s) v_head.Read(s, head.padded, values + s * head.padded);
+  const auto attend = [&, S = S, H = H, G = G, C = C](int64_t i, float* memory) {
+    const int64_t first = i / G * S, g = i % G;
+    float *const keys = memory, *const values = keys + panels;
+    float *const q = values + rows, *const p = q + kBlock, *const sums = p + kBlock;
+    const std::vector<int64_t> first_seen = FirstSeen(args.document_ids, first, S);
+    const Head k_head(args.k, first, g, C, simd), v_head(args.v, first, g, C, simd);
+    for (int64_t s = 0; s < S; ++s) k_head.Read(s, head.padded, values + s * head.padded);
+    head.Transpose(values, S, keys);
+    for (int64_t s = 0; s < S; ++s) v_head.Read(s, head.padded, values + s * head.padded);
 
-        for (int64_t h = g * (H / G); h < (g + 1) * (H / G); ++h) {
-          const Head q_head(args.q, first, h, C, simd), y_head(args.y, first, h, C, simd);
-          for (int64_t q0 = 0; q0 < S; q0 += kQueryBlock) {
-            const int64_t q1 = std::min(q0 + kQueryBlock, S), queries = q1 - q0;
-            for (int64_t s = q0; s < q1; ++s) {
-              float* row = q + (s - q0) * kAStride;
-              q_head.Read(s, head.padded, row);
-              simd.scale_row(row, C, scale);
-            }
-            float max[kQueryBlock], sum[kQueryBlock] = {};
-            std::fill_n(max, kQueryBlock, -INFINITY);
-            std::fill_n(sums, queries * head.padded, 0.0f);
-            const int64_t nearest = *std::min_element(&first_seen[q0], &first_seen[q0] + queries);
-            for (int64_t k0 = nearest / simd.panel * simd.panel; k0 < q1; k0 += kKeyBlock) {
-              const int64_t num_keys = std::min(kKeyBlock, q1 - k0);
-              head.AgainstKeys(q, queries, keys, k0, num_keys, p);
-              for (int64_t s = q0; s < q1; ++s) {
-                float* row = p + (s - q0) * kAStride;
-                const Seen seen(first_seen[s], s, k0, num_keys, simd.panel);
-                seen.Clear(row, num_keys);
-                if (seen.none()) continue;
-                seen.Mask(row, -INFINITY);
-                const float shrink =
-                    simd.softmax_row(row + seen.whole_begin, seen.whole_end - seen.whole_begin,
-                                     &max[s - q0], &sum[s - q0]);
-                if (shrink != 1) simd.scale_row(sums + (s - q0) * head.padded, C, shrink);
-              }
-              head.TimesRows(p, queries, values + k0 * head.padded, num_keys, sums, true);
-            }
-            for (int64_t s = q0; s < q1; ++s) {
-              const float total = sum[s - q0];
-              float* row = sums + (s - q0) * head.padded;
-              simd.scale_row(row, C, total > 0 ? 1 / total : 0);
-              y_head.Write(s, row, false, nullptr);
-              args.logsumexp.data<float>()[(first + s) * H + h] =
-                  total > 0 ? max[s - q0] + std::log(total) : 0;
-            }
-          }
+    for (int64_t h = g * (H / G); h < (g + 1) * (H / G); ++h) {
+      const Head q_head(args.q, first, h, C, simd), y_head(args.y, first, h, C, simd);
+      for (int64_t q0 = 0; q0 < S; q0 += kQueryBlock) {
+        const int64_t q1 = std::min(q0 + kQueryBlock, S), queries = q1 - q0;
+        for (int64_t s = q0; s < q1; ++s) {
+          float* row = q + (s - q0) * kAStride;
+          q_head.Read(s, head.padded, row);
+          simd.scale_row(row, C, scale);
         }
-      });
+        float max[kQueryBlock], sum[kQueryBlock] = {};
+        std::fill_n(max, kQueryBlock, -INFINITY);
+        std::fill_n(sums, queries * head.padded, 0.0f);
+        const int64_t nearest = *std::min_element(&first_seen[q0], &first_seen[q0] + queries);
+        for (int64_t k0 = nearest / simd.panel * simd.panel; k0 < q1; k0 += kKeyBlock) {
+          const int64_t num_keys = std::min(kKeyBlock, q1 - k0);
+          head.AgainstKeys(q, queries, keys, k0, num_keys, p);
+          for (int64_t s = q0; s < q1; ++s) {
+            float* row = p + (s - q0) * kAStride;
+            const Seen seen(first_seen[s], s, k0, num_keys, simd.panel);
+            seen.Clear(row, num_keys);
+            if (seen.none()) continue;
+            seen.Mask(row, -INFINITY);
+            const float shrink =
+                simd.softmax_row(row + seen.whole_begin, seen.whole_end - seen.whole_begin,
+                                 &max[s - q0], &sum[s - q0]);
+            if (shrink != 1) simd.scale_row(sums + (s - q0) * head.padded, C, shrink);
+          }
+          head.TimesRows(p, queries, values + k0 * head.padded, num_keys, sums, true);
+        }
+        for (int64_t s = q0; s < q1; ++s) {
+          const float total = sum[s - q0];
+          float* row = sums + (s - q0) * head.padded;
+          simd.scale_row(row, C, total > 0 ? 1 / total : 0);
+          y_head.Write(s, row, false, nullptr);
+          args.logsumexp.data<float>()[(first + s) * H + h] =
+              total > 0 ? max[s - q0] + std::log(total) : 0;
+        }
+      }
+    }
+  };
+  ForWithScratch(context, B * G, scratch, "attention.scratch", attend);
 }
 
 void AttentionGradient(const kernels::AttentionGradientArgs& args, Context& context,
@@ -226,72 +225,71 @@ void AttentionGradient(const kernels::AttentionGradientArgs& args, Context& cont
   const float scale = 1 / std::sqrt(static_cast<float>(C));
   const int64_t rows = S * head.padded, panels = head.Panels(S);
   const int64_t scratch = 2 * panels + 3 * rows + 4 * kBlock + (kQueryBlock + 1) * head.padded;
-  ForWithScratch(
-      context, B * G, scratch, "attention.scratch",
-      [&, S = S, H = H, G = G, C = C](int64_t i, float* memory) {
-        const int64_t first = i / G * S, g = i % G;
-        float *const keys_t = memory, *const values_t = keys_t + panels;
-        float *const keys = values_t + panels, *const dk = keys + rows, *const dv = dk + rows;
-        float *const q = dv + rows, *const dy = q + kBlock, *const p = dy + kBlock;
-        float *const ds = p + kBlock, *const dq = ds + kBlock;
-        float* const spare = dq + kQueryBlock * head.padded;
-        const std::vector<int64_t> first_seen = FirstSeen(args.document_ids, first, S);
-        const Head k_head(args.k, first, g, C, simd), v_head(args.v, first, g, C, simd);
-        for (int64_t s = 0; s < S; ++s) v_head.Read(s, head.padded, keys + s * head.padded);
-        head.Transpose(keys, S, values_t);
-        for (int64_t s = 0; s < S; ++s) k_head.Read(s, head.padded, keys + s * head.padded);
-        head.Transpose(keys, S, keys_t);
-        std::fill_n(dk, rows, 0.0f);
-        std::fill_n(dv, rows, 0.0f);
+  const auto attend = [&, S = S, H = H, G = G, C = C](int64_t i, float* memory) {
+    const int64_t first = i / G * S, g = i % G;
+    float *const keys_t = memory, *const values_t = keys_t + panels;
+    float *const keys = values_t + panels, *const dk = keys + rows, *const dv = dk + rows;
+    float *const q = dv + rows, *const dy = q + kBlock, *const p = dy + kBlock;
+    float *const ds = p + kBlock, *const dq = ds + kBlock;
+    float* const spare = dq + kQueryBlock * head.padded;
+    const std::vector<int64_t> first_seen = FirstSeen(args.document_ids, first, S);
+    const Head k_head(args.k, first, g, C, simd), v_head(args.v, first, g, C, simd);
+    for (int64_t s = 0; s < S; ++s) v_head.Read(s, head.padded, keys + s * head.padded);
+    head.Transpose(keys, S, values_t);
+    for (int64_t s = 0; s < S; ++s) k_head.Read(s, head.padded, keys + s * head.padded);
+    head.Transpose(keys, S, keys_t);
+    std::fill_n(dk, rows, 0.0f);
+    std::fill_n(dv, rows, 0.0f);
 
-        for (int64_t h = g * (H / G); h < (g + 1) * (H / G); ++h) {
-          const Head q_head(args.q, first, h, C, simd), y_head(args.y, first, h, C, simd);
-          const Head dy_head(args.dy, first, h, C, simd), dq_head(args.dq, first, h, C, simd);
-          for (int64_t q0 = 0; q0 < S; q0 += kQueryBlock) {
-            const int64_t q1 = std::min(q0 + kQueryBlock, S), queries = q1 - q0;
-            float delta[kQueryBlock];
-            for (int64_t s = q0; s < q1; ++s) {
-              float *q_row = q + (s - q0) * kAStride, *dy_row = dy + (s - q0) * kAStride;
-              q_head.Read(s, head.padded, q_row);
-              simd.scale_row(q_row, C, scale);
-              dy_head.Read(s, head.padded, dy_row);
-              y_head.Read(s, head.padded, spare);
-              delta[s - q0] = simd.dot(dy_row, spare, head.padded);
-            }
-            std::fill_n(dq, queries * head.padded, 0.0f);
-            const int64_t nearest = *std::min_element(&first_seen[q0], &first_seen[q0] + queries);
-            for (int64_t k0 = nearest / simd.panel * simd.panel; k0 < q1; k0 += kKeyBlock) {
-              const int64_t num_keys = std::min(kKeyBlock, q1 - k0);
-              head.AgainstKeys(q, queries, keys_t, k0, num_keys, p);
-              head.AgainstKeys(dy, queries, values_t, k0, num_keys, ds);
-              for (int64_t s = q0; s < q1; ++s) {
-                float *p_row = p + (s - q0) * kAStride, *ds_row = ds + (s - q0) * kAStride;
-                const Seen seen(first_seen[s], s, k0, num_keys, simd.panel);
-                seen.Clear(p_row, num_keys);
-                seen.Clear(ds_row, num_keys);
-                if (seen.none()) continue;
-                const int64_t at = seen.whole_begin, n = seen.whole_end - at;
-                seen.Mask(p_row, -INFINITY);
-                simd.exp_row(p_row + at, n, args.logsumexp.data<float>()[(first + s) * H + h]);
-                simd.softmax_gradient_row(p_row + at, ds_row + at, n, delta[s - q0]);
-              }
-              head.TimesRows(ds, queries, keys + k0 * head.padded, num_keys, dq, true);
-              head.TransposedTimesBlock(ds, queries, q, num_keys, dk + k0 * head.padded);
-              head.TransposedTimesBlock(p, queries, dy, num_keys, dv + k0 * head.padded);
-            }
-            for (int64_t s = q0; s < q1; ++s) {
-              float* row = dq + (s - q0) * head.padded;
-              simd.scale_row(row, C, scale);
-              dq_head.Write(s, row, args.accumulate_q, spare);
-            }
+    for (int64_t h = g * (H / G); h < (g + 1) * (H / G); ++h) {
+      const Head q_head(args.q, first, h, C, simd), y_head(args.y, first, h, C, simd);
+      const Head dy_head(args.dy, first, h, C, simd), dq_head(args.dq, first, h, C, simd);
+      for (int64_t q0 = 0; q0 < S; q0 += kQueryBlock) {
+        const int64_t q1 = std::min(q0 + kQueryBlock, S), queries = q1 - q0;
+        float delta[kQueryBlock];
+        for (int64_t s = q0; s < q1; ++s) {
+          float *q_row = q + (s - q0) * kAStride, *dy_row = dy + (s - q0) * kAStride;
+          q_head.Read(s, head.padded, q_row);
+          simd.scale_row(q_row, C, scale);
+          dy_head.Read(s, head.padded, dy_row);
+          y_head.Read(s, head.padded, spare);
+          delta[s - q0] = simd.dot(dy_row, spare, head.padded);
+        }
+        std::fill_n(dq, queries * head.padded, 0.0f);
+        const int64_t nearest = *std::min_element(&first_seen[q0], &first_seen[q0] + queries);
+        for (int64_t k0 = nearest / simd.panel * simd.panel; k0 < q1; k0 += kKeyBlock) {
+          const int64_t num_keys = std::min(kKeyBlock, q1 - k0);
+          head.AgainstKeys(q, queries, keys_t, k0, num_keys, p);
+          head.AgainstKeys(dy, queries, values_t, k0, num_keys, ds);
+          for (int64_t s = q0; s < q1; ++s) {
+            float *p_row = p + (s - q0) * kAStride, *ds_row = ds + (s - q0) * kAStride;
+            const Seen seen(first_seen[s], s, k0, num_keys, simd.panel);
+            seen.Clear(p_row, num_keys);
+            seen.Clear(ds_row, num_keys);
+            if (seen.none()) continue;
+            const int64_t at = seen.whole_begin, n = seen.whole_end - at;
+            seen.Mask(p_row, -INFINITY);
+            simd.exp_row(p_row + at, n, args.logsumexp.data<float>()[(first + s) * H + h]);
+            simd.softmax_gradient_row(p_row + at, ds_row + at, n, delta[s - q0]);
           }
+          head.TimesRows(ds, queries, keys + k0 * head.padded, num_keys, dq, true);
+          head.TransposedTimesBlock(ds, queries, q, num_keys, dk + k0 * head.padded);
+          head.TransposedTimesBlock(p, queries, dy, num_keys, dv + k0 * head.padded);
         }
-        const Head dk_head(args.dk, first, g, C, simd), dv_head(args.dv, first, g, C, simd);
-        for (int64_t s = 0; s < S; ++s) {
-          dk_head.Write(s, dk + s * head.padded, args.accumulate_k, spare);
-          dv_head.Write(s, dv + s * head.padded, args.accumulate_v, spare);
+        for (int64_t s = q0; s < q1; ++s) {
+          float* row = dq + (s - q0) * head.padded;
+          simd.scale_row(row, C, scale);
+          dq_head.Write(s, row, args.accumulate_q, spare);
         }
-      });
+      }
+    }
+    const Head dk_head(args.dk, first, g, C, simd), dv_head(args.dv, first, g, C, simd);
+    for (int64_t s = 0; s < S; ++s) {
+      dk_head.Write(s, dk + s * head.padded, args.accumulate_k, spare);
+      dv_head.Write(s, dv + s * head.padded, args.accumulate_v, spare);
+    }
+  };
+  ForWithScratch(context, B * G, scratch, "attention.scratch", attend);
 }
 
 }  // namespace moebius::cpu

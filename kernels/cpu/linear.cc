@@ -10,7 +10,7 @@ namespace moebius::cpu {
 namespace {
 
 constexpr int64_t kRowBlock = 128;
-constexpr int64_t kTilesPerThread = 4;  // so that threads end together
+constexpr int64_t kTilesPerThread = 2;  // so that threads end together
 
 int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -100,37 +100,36 @@ void PackWeight(const Tensor& w, bool transposed, const Tensor& image, Context& 
   // Rows of a panel in bf16, or two rows of inputs.
   const int64_t row_units = CeilDiv(transposed ? simd.panel : inputs, 2);
   const int64_t scratch = units.pairs ? row_units * simd.panel : 0;
-  ForWithScratch(context, e * num_panels, scratch, "weight_image.scratch",
-                 [&](int64_t i, float* scratch) {
-                   const int64_t begin = i % num_panels * simd.panel;
-                   const int64_t width = std::min(simd.panel, outputs - begin);
-                   const float* from = w.data<float>() + i / num_panels * N * K;
-                   float* to = reinterpret_cast<float*>(image.raw()) + i * num_units * simd.panel;
-                   uint16_t* narrow = reinterpret_cast<uint16_t*>(scratch);
-                   if (!transposed && !units.pairs) {
-                     simd.transpose_panel(from + begin * K, K, width, K, to);
-                   } else if (!transposed) {
-                     for (int64_t n = 0; n < width; ++n) {
-                       uint16_t* row = narrow + n * 2 * row_units;
-                       row[2 * row_units - 1] = 0;
-                       simd.narrow(from + (begin + n) * K, row, K);
-                     }
-                     simd.transpose_panel(scratch, row_units, width, row_units, to);
-                   } else {
-                     for (int64_t u = 0; u < num_units; ++u, to += simd.panel) {
-                       std::fill(to + width, to + simd.panel, 0.0f);
-                       const float* row = from + u * units.per_unit() * K + begin;
-                       if (!units.pairs) {
-                         std::memcpy(to, row, width * sizeof(float));
-                         continue;
-                       }
-                       const bool last = 2 * u + 1 == N;
-                       simd.narrow(row, narrow, width);
-                       if (!last) simd.narrow(row + K, narrow + simd.panel, width);
-                       simd.interleave(narrow, last ? nullptr : narrow + simd.panel, to, width);
-                     }
-                   }
-                 });
+  const auto pack_panel = [&](int64_t i, float* scratch) {
+    const int64_t begin = i % num_panels * simd.panel;
+    const int64_t width = std::min(simd.panel, outputs - begin);
+    const float* from = w.data<float>() + i / num_panels * N * K;
+    float* to = reinterpret_cast<float*>(image.raw()) + i * num_units * simd.panel;
+    uint16_t* narrow = reinterpret_cast<uint16_t*>(scratch);
+    if (!transposed && !units.pairs) {
+      simd.transpose_panel(from + begin * K, K, width, K, to);
+    } else if (!transposed) {
+      for (int64_t n = 0; n < width; ++n) {
+        uint16_t* row = narrow + n * 2 * row_units;
+        row[2 * row_units - 1] = 0;
+        simd.narrow(from + (begin + n) * K, row, K);
+      }
+      simd.transpose_panel(scratch, row_units, width, row_units, to);
+    } else if (!units.pairs) {
+      for (int64_t n = 0; n < N; ++n) {
+        simd.spread(from + n * K + begin, width, to + n * simd.panel, 0);
+      }
+    } else {
+      for (int64_t n = 0; n < N; n += 2, to += simd.panel) {
+        const float* row = from + n * K + begin;
+        simd.narrow(row, narrow, width);
+        if (n + 1 < N) simd.narrow(row + K, narrow + simd.panel, width);
+        std::fill(to + width, to + simd.panel, 0.0f);
+        simd.interleave(narrow, n + 1 < N ? narrow + simd.panel : nullptr, to, width);
+      }
+    }
+  };
+  ForWithScratch(context, e * num_panels, scratch, "weight_image.scratch", pack_panel);
 }
 
 void Multiply(const MultiplyArgs& args, Context& context, const SimdKernels& simd) {
@@ -148,44 +147,44 @@ void Multiply(const MultiplyArgs& args, Context& context, const SimdKernels& sim
   const bool narrow = args.y.dtype() == DType::kBF16;
   constexpr int64_t kOperand = kRowBlock * kAStride;
   const int64_t scratch = kOperand + (narrow ? kRowBlock * columns + columns : 0);
-  ForWithScratch(
-      context, num_blocks * CeilDiv(N, columns), scratch, "linear.scratch",
-      [&, K = K](int64_t tile, float* a) {
-        const auto [group, begin, end] = blocks[tile % num_blocks];
-        const int64_t n = tile / num_blocks * columns, width = std::min(columns, N - n);
-        const float* image = reinterpret_cast<const float*>(args.image.raw()) +
-                             (group * num_panels * simd.panel + n) * num_units;
-        float* sums = a + kOperand;
-        float* c = narrow ? sums : args.y.data<float>() + begin * N + n;
-        int64_t u = 0;
-        do {
-          const int64_t depth = std::min(kMaxDepth, num_units - u), k = u * units.per_unit();
-          for (int64_t r = begin; r < end; ++r) {
-            units.AlongRow(args.x, r * K + k, std::min(depth * units.per_unit(), K - k),
-                           a + (r - begin) * kAStride);
-          }
-          units.product({.m = end - begin,
-                         .n = width,
-                         .k = depth,
-                         .a = a,
-                         .b = image + u * simd.panel,
-                         .b_panel = num_units * simd.panel,
-                         .b_step = simd.panel,
-                         .c = c,
-                         .c_row = narrow ? columns : N,
-                         .accumulate = u > 0 || (args.accumulate && !narrow)});
-          u += depth;
-        } while (u < num_units);
-        for (int64_t r = begin; narrow && r < end; ++r) {
-          float *row = sums + (r - begin) * columns, *before = sums + kRowBlock * columns;
-          uint16_t* y = reinterpret_cast<uint16_t*>(args.y.raw()) + r * N + n;
-          if (args.accumulate) {
-            simd.widen(y, before, width);
-            for (int64_t i = 0; i < width; ++i) row[i] += before[i];
-          }
-          simd.narrow(row, y, width);
-        }
-      });
+  const auto multiply_tile = [&, K = K](int64_t tile, float* a) {
+    const auto [group, begin, end] = blocks[tile % num_blocks];
+    const int64_t n = tile / num_blocks * columns, width = std::min(columns, N - n);
+    const float* image = reinterpret_cast<const float*>(args.image.raw()) +
+                         (group * num_panels * simd.panel + n) * num_units;
+    float* const sums = a + kOperand;
+    float* const c = narrow ? sums : args.y.data<float>() + begin * N + n;
+    int64_t u = 0;
+    do {
+      const int64_t depth = std::min(kMaxDepth, num_units - u), k = u * units.per_unit();
+      for (int64_t r = begin; r < end; ++r) {
+        units.AlongRow(args.x, r * K + k, std::min(depth * units.per_unit(), K - k),
+                       a + (r - begin) * kAStride);
+      }
+      units.product({.m = end - begin,
+                     .n = width,
+                     .k = depth,
+                     .a = a,
+                     .b = image + u * simd.panel,
+                     .b_panel = num_units * simd.panel,
+                     .b_step = simd.panel,
+                     .c = c,
+                     .c_row = narrow ? columns : N,
+                     .accumulate = u > 0 || (args.accumulate && !narrow)});
+      u += depth;
+    } while (u < num_units);
+    for (int64_t r = begin; narrow && r < end; ++r) {
+      float *row = sums + (r - begin) * columns, *before = sums + kRowBlock * columns;
+      uint16_t* y = reinterpret_cast<uint16_t*>(args.y.raw()) + r * N + n;
+      if (args.accumulate) {
+        simd.widen(y, before, width);
+        for (int64_t i = 0; i < width; ++i) row[i] += before[i];
+      }
+      simd.narrow(row, y, width);
+    }
+  };
+  ForWithScratch(context, num_blocks * CeilDiv(N, columns), scratch, "linear.scratch",
+                 multiply_tile);
 }
 
 void LinearWeightGradient(const kernels::LinearWeightGradientArgs& args, Context& context,
@@ -197,48 +196,46 @@ void LinearWeightGradient(const kernels::LinearWeightGradientArgs& args, Context
   const int64_t e = std::ssize(groups);
   int64_t height = kMaxDepth, columns = kMaxDepth;
   const auto num_tiles = [&, N = N] { return e * CeilDiv(N, height) * CeilDiv(K, columns); };
-  while (num_tiles() < kTilesPerThread * context.pool().num_threads() && columns > 64) {
-    height > columns || columns == 64 ? height /= 2 : columns /= 2;
+  while (num_tiles() < kTilesPerThread * context.pool().num_threads() && height > 32) {
+    height > columns ? height /= 2 : columns /= 2;
   }
   const int64_t down = CeilDiv(N, height), across = CeilDiv(K, columns);
 
   constexpr int64_t kOperand = kMaxDepth * kAStride;
-  ForWithScratch(context, e * down * across, kOperand + kMaxDepth * columns, "linear.scratch",
-                 [&, N = N](int64_t tile, float* a) {
-                   const int64_t j = tile / (down * across);
-                   const int64_t n = tile / across % down * height, k = tile % across * columns;
-                   const int64_t rows = std::min(height, N - n), width = std::min(columns, K - k);
-                   const auto [begin, end] = groups[j];
-                   float* b = a + kOperand;
-                   float* dw = args.dw.data<float>() + (j * N + n) * K + k;
-                   int64_t r = begin;
-                   bool first = true;
-                   do {
-                     const int64_t depth = std::min(kMaxDepth, units.Count(end - r));
-                     for (int64_t u = 0; u < depth; ++u, r += units.per_unit()) {
-                       const bool last = r + 1 == end;
-                       units.AcrossRows(args.dy, r * N + n, rows, N, last, a + u * kAStride);
-                       for (int64_t i = 0; i < width; i += simd.panel) {
-                         float* panel = b + i * depth + u * simd.panel;
-                         const int64_t count = std::min(simd.panel, width - i);
-                         units.AcrossRows(args.x, r * K + k + i, count, K, last, panel);
-                         std::fill(panel + count, panel + simd.panel, 0.0f);
-                       }
-                     }
-                     units.product({.m = rows,
-                                    .n = width,
-                                    .k = depth,
-                                    .a = a,
-                                    .a_transposed = true,
-                                    .b = b,
-                                    .b_panel = depth * simd.panel,
-                                    .b_step = simd.panel,
-                                    .c = dw,
-                                    .c_row = K,
-                                    .accumulate = !first || args.accumulate});
-                     first = false;
-                   } while (r < end);
-                 });
+  const int64_t panels = kMaxDepth * std::max(columns, simd.panel);
+  const auto multiply_tile = [&, N = N](int64_t tile, float* a) {
+    const int64_t j = tile / (down * across);
+    const int64_t n = tile / across % down * height, k = tile % across * columns;
+    const int64_t rows = std::min(height, N - n), width = std::min(columns, K - k);
+    const auto [begin, end] = groups[j];
+    float *const b = a + kOperand, *const row = b + panels;
+    float* dw = args.dw.data<float>() + (j * N + n) * K + k;
+    int64_t r = begin;
+    bool accumulate = args.accumulate;
+    do {
+      const int64_t depth = std::min(kMaxDepth, units.Count(end - r));
+      for (int64_t u = 0; u < depth; ++u, r += units.per_unit()) {
+        const bool last = r + 1 == end;
+        units.AcrossRows(args.dy, r * N + n, rows, N, last, a + u * kAStride);
+        units.AcrossRows(args.x, r * K + k, width, K, last, row);
+        simd.spread(row, width, b + u * simd.panel, depth * simd.panel);
+      }
+      units.product({.m = rows,
+                     .n = width,
+                     .k = depth,
+                     .a = a,
+                     .a_transposed = true,
+                     .b = b,
+                     .b_panel = depth * simd.panel,
+                     .b_step = simd.panel,
+                     .c = dw,
+                     .c_row = K,
+                     .accumulate = accumulate});
+      accumulate = true;
+    } while (r < end);
+  };
+  ForWithScratch(context, e * down * across, kOperand + panels + columns, "linear.scratch",
+                 multiply_tile);
 }
 
 }  // namespace moebius::cpu

@@ -42,6 +42,8 @@ struct SimdKernels {
   void (*narrow)(const float* x, uint16_t* y, int64_t n);  // to nearest, ties to even
   // y = pairs (x0[i], x1[i]); x1 null: (x0[i], 0).
   void (*interleave)(const uint16_t* x0, const uint16_t* x1, float* y, int64_t n);
+  // Row x[0 .. n) to panels that stand `stride` apart; what the last one lacks is zero.
+  void (*spread)(const float* x, int64_t n, float* panels, int64_t stride);
   // y[j, i] = x[i, j] for i < rows, j < columns; rows <= panel; y's rows are `panel` units apart,
   // and what a row lacks is zero.
   void (*transpose_panel)(const float* x, int64_t x_row, int64_t rows, int64_t columns, float* y);

@@ -131,6 +131,18 @@ void Interleave(const uint16_t* x0, const uint16_t* x1, float* y, int64_t n) {
   }
 }
 
+template <int kWidth>
+void Spread(const float* x, int64_t n, float* panels, int64_t stride) {
+  using F = Float<kWidth>;
+  constexpr int64_t kPanel = 2 * kWidth;
+  for (; n >= kPanel; n -= kPanel, x += kPanel, panels += stride) {
+    F::Store(panels, F::Load(x));
+    F::Store(panels + kWidth, F::Load(x + kWidth));
+  }
+  if (n == 0) return;
+  for (int64_t i = 0; i < kPanel; ++i) panels[i] = i < n ? x[i] : 0;
+}
+
 // Transposes kWidth x kWidth: exchanges the off-diagonal blocks of half the size, then of a
 // quarter, down to single elements.
 template <int kWidth>
@@ -279,6 +291,7 @@ SimdKernels MakeSimdKernels(const char* name) {
           .widen = Widen,
           .narrow = Narrow,
           .interleave = Interleave,
+          .spread = Spread<kWidth>,
           .transpose_panel = TransposePanel<kWidth>,
           .softmax_row = SoftmaxRow<kWidth>,
           .exp_row = ExpRow<kWidth>,
