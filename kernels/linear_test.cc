@@ -2,53 +2,26 @@
 
 #include <gtest/gtest.h>
 
-#include <cmath>
-#include <cstring>
-
-#include "core/base/random.h"
 #include "kernels/cpu/linear.h"
 #include "kernels/weight_images.h"
+#include "tests/testing/random_tensors.h"
+#include "tests/testing/tolerance.h"
 
 namespace moebius::kernels {
 namespace {
 
-// Standard normal values of any dtype, and the same values in F64.
+using test::ExpectClose;
+using test::ExpectSameBits;
+using test::RandomTensor;
+
+// Standard normal values of a dtype, and the same values in F64.
 struct Values {
   Tensor tensor, exact;
 };
 
 Values Normal(Context& context, DType dtype, const Shape& shape, const char* name) {
-  const RandomStream stream(1, name);
-  Values values = {context.Empty(dtype, shape, name), context.Empty(DType::kF64, shape, name)};
-  for (int64_t i = 0; i < values.tensor.size(); ++i) {
-    const float x = static_cast<float>(stream.Normal(static_cast<uint64_t>(i)));
-    double& exact = values.exact.data<double>()[i];
-    if (dtype == DType::kBF16) {
-      values.tensor.data<BF16>()[i] = BF16(x);
-      exact = static_cast<float>(BF16(x));
-    } else {
-      values.tensor.data<float>()[i] = x;
-      exact = x;
-    }
-  }
-  return values;
-}
-
-double At(const Tensor& x, int64_t i) {
-  if (x.dtype() == DType::kF64) return x.data<double>()[i];
-  return x.dtype() == DType::kBF16 ? static_cast<float>(x.data<BF16>()[i]) : x.data<float>()[i];
-}
-
-// A sum of `terms` products of standard normal values, kept in F32 and written in `dtype`, is off
-// by at most a few roundings of its size, of the order sqrt(terms).
-void ExpectClose(const Tensor& x, const Tensor& exact, int64_t terms) {
-  const double size = 8 * std::sqrt(static_cast<double>(terms) + 1);
-  const double rounding = std::ldexp(1.0, -24) * std::sqrt(static_cast<double>(terms) + 1) +
-                          (x.dtype() == DType::kBF16 ? std::ldexp(1.0, -8) : 0);
-  ASSERT_EQ(x.size(), exact.size());
-  for (int64_t i = 0; i < x.size(); ++i) {
-    ASSERT_NEAR(At(x, i), At(exact, i), size * rounding) << "element " << i;
-  }
+  const Tensor x = RandomTensor(context, dtype, shape, name);
+  return {x, test::Convert(context, x, DType::kF64)};
 }
 
 struct Case {
@@ -181,13 +154,10 @@ TEST(Linear, BitsDependOnOperandsAlone) {
       LinearWeightGradient({.dy = dy.tensor, .x = x.tensor, .dw = dw}, context);
       return dw;
     };
-    const auto equal = [](const Tensor& a, const Tensor& b) {
-      return a.bytes() == b.bytes() && std::memcmp(a.raw(), b.raw(), a.bytes()) == 0;
-    };
     const Tensor y = run(one, 0, kRows);
-    EXPECT_TRUE(equal(y, run(four, 0, kRows)));
-    EXPECT_TRUE(equal(y.Slice(77, 78), run(four, 77, 78)));
-    EXPECT_TRUE(equal(gradient(one), gradient(four)));
+    ExpectSameBits(y, run(four, 0, kRows));
+    ExpectSameBits(y.Slice(77, 78), run(four, 77, 78));
+    ExpectSameBits(gradient(one), gradient(four));
   }
 }
 
@@ -222,10 +192,10 @@ TEST(ResidentWeights, RebuildsAnImageAfterAnUpdate) {
   const Tensor before = weights.Lease(w, WeightFormat::kPlain, DType::kBF16);
   EXPECT_EQ(before.data<BF16>()[5].bits, BF16(w.value.data<float>()[5]).bits);
   w.value.data<float>()[5] = 7;
-  EXPECT_NE(At(weights.Lease(w, WeightFormat::kPlain, DType::kBF16), 5), 7);
+  EXPECT_NE(test::ToDoubles(weights.Lease(w, WeightFormat::kPlain, DType::kBF16))[5], 7);
   ++w.version;
   const Tensor after = weights.Lease(w, WeightFormat::kPlain, DType::kBF16);
-  EXPECT_EQ(At(after, 5), 7);
+  EXPECT_EQ(test::ToDoubles(after)[5], 7);
   EXPECT_EQ(after.raw(), before.raw());
 
   Parameter exact;
