@@ -1,6 +1,7 @@
 #include "core/base/files.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -130,6 +131,36 @@ absl::Status OutputFile::Close() {
   RETURN_IF_ERROR(Sync());
   if (::close(std::exchange(fd_, -1)) != 0) return FileError("close", path_);
   return absl::OkStatus();
+}
+
+absl::StatusOr<FileLock> FileLock::Acquire(const std::string& path) {
+  FileLock lock;
+  lock.fd_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+  if (lock.fd_ < 0) return FileError("create", path);
+  if (::flock(lock.fd_, LOCK_EX | LOCK_NB) != 0) {
+    if (errno != EWOULDBLOCK) return FileError("lock", path);
+    const auto holder = ReadFile(path);
+    return absl::FailedPreconditionError(
+        absl::StrCat(path, ": held by ", holder.ok() ? *holder : "another process"));
+  }
+  char host[256] = "this host";
+  ::gethostname(host, sizeof host - 1);
+  const std::string holder = absl::StrCat("process ", ::getpid(), " on ", host);
+  if (::ftruncate(lock.fd_, 0) != 0 || ::pwrite(lock.fd_, holder.data(), holder.size(), 0) < 0) {
+    return FileError("write", path);
+  }
+  return lock;
+}
+
+FileLock::FileLock(FileLock&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+
+FileLock& FileLock::operator=(FileLock&& other) noexcept {
+  std::swap(fd_, other.fd_);
+  return *this;
+}
+
+FileLock::~FileLock() {
+  if (fd_ >= 0) ::close(fd_);
 }
 
 absl::StatusOr<MappedFile> MappedFile::Open(const std::string& path) {

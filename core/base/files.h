@@ -48,6 +48,20 @@ class OutputFile {
   int64_t size_ = 0;
 };
 
+// A lock file, held until this object or the process ends, however it ends.
+class FileLock {
+ public:
+  // Writes into the file who holds it. FailedPrecondition: someone does already.
+  static absl::StatusOr<FileLock> Acquire(const std::string& path);
+  FileLock() = default;
+  FileLock(FileLock&& other) noexcept;
+  FileLock& operator=(FileLock&& other) noexcept;
+  ~FileLock();
+
+ private:
+  int fd_ = -1;
+};
+
 // A file mapped read-only for the life of this object.
 class MappedFile {
  public:

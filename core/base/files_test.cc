@@ -49,6 +49,19 @@ TEST(OutputFile, AFullDeviceIsAnErrorThatNamesTheFile) {
   EXPECT_NE(status.message().find("/dev/full"), absl::string_view::npos);
 }
 
+TEST(FileLock, IsHeldByOneAtATime) {
+  const std::string path = Path("a.lock");
+  {
+    auto lock = FileLock::Acquire(path);
+    ASSERT_TRUE(lock.ok()) << lock.status();
+    const FileLock moved = *std::move(lock);
+    const absl::Status second = FileLock::Acquire(path).status();
+    EXPECT_EQ(second.code(), absl::StatusCode::kFailedPrecondition);
+    EXPECT_NE(second.message().find("held by process "), absl::string_view::npos);
+  }
+  EXPECT_TRUE(FileLock::Acquire(path).ok());
+}
+
 TEST(MappedFile, HoldsTheBytes) {
   const std::string path = Path("m.bin");
   ASSERT_TRUE(WriteFileAtomically(path, "abc").ok());
