@@ -1,0 +1,81 @@
+#include "train/run_directory/run_directory.h"
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+
+namespace moebius {
+namespace {
+
+absl::Status MakeFolder(const std::string& folder) {
+  std::error_code error;
+  std::filesystem::create_directories(folder, error);
+  if (!error) return absl::OkStatus();
+  return absl::ErrnoToStatus(error.value(), absl::StrCat(folder, ": cannot create"));
+}
+
+}  // namespace
+
+std::string RunPaths::log(int rank) const {
+  return absl::StrFormat("%s/log/rank-%03d.txt", root, rank);
+}
+
+absl::StatusOr<RunStatus> ReadRunStatus(const RunPaths& paths) {
+  ASSIGN_OR_RETURN(const std::string text, ReadFile(paths.status()));
+  try {
+    const auto json = nlohmann::json::parse(text);
+    RunStatus status{.state = json.at("state").get<std::string>(),
+                     .step = json.at("step").get<int64_t>(),
+                     .num_steps = json.at("num_steps").get<int64_t>(),
+                     .attempt = json.at("attempt").get<int>(),
+                     .last_checkpoint = json.at("last_checkpoint").get<std::string>(),
+                     .exit_reason = json.at("exit_reason").get<std::string>(),
+                     .exit_code = std::nullopt};
+    if (!json.at("exit_code").is_null()) status.exit_code = json["exit_code"].get<int>();
+    return status;
+  } catch (const nlohmann::json::exception& error) {
+    return absl::DataLossError(absl::StrCat(paths.status(), ": ", error.what()));
+  }
+}
+
+absl::StatusOr<RunDirectory> RunDirectory::Open(const std::string& root) {
+  RunDirectory run({root}, {});
+  RETURN_IF_ERROR(MakeFolder(root + "/log"));
+  ASSIGN_OR_RETURN(run.lock_, FileLock::Acquire(root + "/.lock"));
+  const auto last = ReadRunStatus(run.paths_);
+  if (last.ok()) run.attempt_ = last->attempt + 1;
+  return run;
+}
+
+absl::Status RunDirectory::WriteConfig(const std::string& text) {
+  return WriteFileAtomically(paths_.config(), text);
+}
+
+absl::Status RunDirectory::WriteStatus(RunStatus status) {
+  nlohmann::ordered_json json = {{"state", status.state},
+                                 {"step", status.step},
+                                 {"num_steps", status.num_steps},
+                                 {"attempt", attempt_},
+                                 {"last_checkpoint", status.last_checkpoint},
+                                 {"exit_reason", status.exit_reason},
+                                 {"exit_code", nullptr}};
+  if (status.exit_code) json["exit_code"] = *status.exit_code;
+  return WriteFileAtomically(paths_.status(), json.dump(2) + "\n");
+}
+
+absl::StatusOr<std::unique_ptr<RunLog>> RunLog::Open(const std::string& path) {
+  RETURN_IF_ERROR(MakeFolder(std::filesystem::path(path).parent_path().string()));
+  ASSIGN_OR_RETURN(OutputFile file, OutputFile::Append(path));
+  return std::unique_ptr<RunLog>(new RunLog(std::move(file)));
+}
+
+void RunLog::Line(absl::string_view text) {
+  const std::string time =
+      absl::FormatTime("%Y-%m-%d %H:%M:%E3S", absl::Now(), absl::LocalTimeZone());
+  const std::lock_guard lock(mutex_);
+  file_.Write(absl::StrCat(time, " ", text, "\n")).IgnoreError();
+}
+
+}  // namespace moebius
