@@ -191,6 +191,33 @@ TEST(Prepare, InputErrorsAreNamed) {
   EXPECT_EQ(Dataset::Open(spec.folder)->domains()[1].held_out.shard.num_tokens(), 0);
 }
 
+TEST(Prepare, WithSentencePiece) {
+  DataSpec spec = FixtureSpec(Fresh("pieces")), again = FixtureSpec(Fresh("pieces_again"));
+  spec.tokenizer = again.tokenizer = {TokenizerSpec::Kind::kBpe, 500, 50000};
+  ASSERT_EQ(*Make(spec), PrepareOutcome::kWritten);
+  ASSERT_EQ(*Make(again), PrepareOutcome::kWritten);
+  EXPECT_EQ(FolderBytes(spec.folder), FolderBytes(again.folder));
+  EXPECT_EQ(*Make(spec), PrepareOutcome::kAlreadyThere);
+
+  const absl::StatusOr<Dataset> dataset = Dataset::Open(spec.folder);
+  ASSERT_TRUE(dataset.ok()) << dataset.status();
+  EXPECT_EQ(dataset->vocab_size(), 500);
+  for (const Domain& domain : dataset->domains()) {
+    const std::string corpus = ReadFile(kCorpus + domain.name + ".txt").value();
+    for (const Split* split : {&domain.train, &domain.held_out}) {
+      int64_t bytes = 0;
+      for (const std::string& text : Documents(split->shard, dataset->tokenizer())) {
+        EXPECT_NE(corpus.find(text), std::string::npos);
+        bytes += std::ssize(text);
+      }
+      EXPECT_EQ(split->num_bytes, bytes);
+      EXPECT_LT(split->shard.num_tokens(), bytes);
+    }
+  }
+  again.tokenizer.vocab_size = 501;
+  EXPECT_THAT(Error(again), HasSubstr("data.tokenizer.vocab_size was 500, is 501"));
+}
+
 TEST(Dataset, EveryDamagedByteIsNamed) {
   const std::string inputs = Fresh("tiny.txt");
   Write(inputs, "one\n\f\ntwo\n\f\nthree\n");
