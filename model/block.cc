@@ -1,0 +1,88 @@
+#include "model/block.h"
+
+#include "kernels/ops/elementwise.h"
+#include "kernels/ops/rms_norm.h"
+
+namespace moebius {
+namespace {
+
+const BlockState& StateOf(const Bundle& bundle) {
+  return *std::any_cast<BlockState>(&bundle.state);
+}
+
+std::string Prefix(int64_t layer) { return "layers." + std::to_string(layer) + "."; }
+
+}  // namespace
+
+Block::Block(const ModelSpec& spec, int64_t layer, ParameterStore& store, Mesh& mesh,
+             Context& context, const DtypePolicy& policy)
+    : norm_epsilon_(spec.norm_epsilon),
+      attention_norm_(
+          store.AddParameter({Prefix(layer) + "attention_norm.weight", {spec.hidden_size}})),
+      attention_(spec, Prefix(layer) + "attention.", store),
+      ffn_norm_(store.AddParameter({Prefix(layer) + "ffn_norm.weight", {spec.hidden_size}})) {
+  const auto bind = [this](Bundle (Block::*segment)(Tape&, const Bundle&)) {
+    return [this, segment](Tape& tape, const Bundle& in) { return (this->*segment)(tape, in); };
+  };
+  if (!spec.is_moe_layer[layer]) {
+    feed_forward_.emplace(spec, spec.ffn_hidden_size, Prefix(layer) + "ffn.", store);
+    segments_ = {{"attention", bind(&Block::Attend)}, {"ffn", bind(&Block::FeedForwardDense)}};
+    return;
+  }
+  moe_.emplace(spec, Prefix(layer) + "moe.", store, mesh, context, policy.router);
+  segments_ = {{"attention_and_router", bind(&Block::AttendAndRoute)},
+               {"dispatch", bind(&Block::Dispatch)},
+               {"experts", bind(&Block::RunExperts)},
+               {"combine", bind(&Block::CombineExperts)}};
+}
+
+Bundle Block::Forward(Tape& tape, Bundle bundle) const {
+  for (const Segment& segment : segments_) bundle = segment.run(tape, bundle);
+  return bundle;
+}
+
+Bundle Block::Attend(Tape& tape, const Bundle& in) {
+  const Var& x = in["hidden"];
+  const Var normed = ops::RmsNorm(tape, x, attention_norm_, norm_epsilon_);
+  const Var attended = attention_.Forward(tape, normed, *StateOf(in).batch);
+  return {{{"hidden", ops::Add(tape, x, attended)}}, in.state};
+}
+
+Bundle Block::FeedForwardDense(Tape& tape, const Bundle& in) {
+  const Var& x = in["hidden"];
+  const Var normed = ops::RmsNorm(tape, x, ffn_norm_, norm_epsilon_);
+  return {{{"hidden", ops::Add(tape, x, feed_forward_->Forward(tape, normed))}}, in.state};
+}
+
+Bundle Block::AttendAndRoute(Tape& tape, const Bundle& in) {
+  Bundle out = Attend(tape, in);
+  const Var normed = ops::RmsNorm(tape, out["hidden"], ffn_norm_, norm_epsilon_);
+  BlockState state = StateOf(in);
+  auto [routing, weights] = moe_->Route(tape, normed, *state.batch, *state.step);
+  state.routing = std::move(routing);
+  out.Set("normed", normed);
+  out.Set("weights", weights);
+  out.state = std::move(state);
+  return out;
+}
+
+Bundle Block::Dispatch(Tape& tape, const Bundle& in) {
+  Bundle out = in;
+  out.Set("rows", moe_->Dispatch(tape, in["normed"], *StateOf(in).routing));
+  return out;
+}
+
+Bundle Block::RunExperts(Tape& tape, const Bundle& in) {
+  Bundle out = in;
+  out.Set("rows", moe_->RunExperts(tape, in["rows"], *StateOf(in).routing));
+  return out;
+}
+
+Bundle Block::CombineExperts(Tape& tape, const Bundle& in) {
+  BlockState state = StateOf(in);
+  const Var combined = moe_->Combine(tape, in["normed"], in["rows"], in["weights"], *state.routing);
+  state.routing.reset();
+  return {{{"hidden", ops::Add(tape, in["hidden"], combined)}}, std::move(state)};
+}
+
+}  // namespace moebius

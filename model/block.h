@@ -1,0 +1,60 @@
+// One transformer block, pre-norm: attention, then a feed-forward or a mixture of experts, each
+// added to the residual stream. It is a list of named segments from Bundle to Bundle, so that a
+// schedule may run them apart and let one micro-batch compute while another's rows travel.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/tape/tape.h"
+#include "model/attention.h"
+#include "model/feed_forward.h"
+#include "model/moe/moe_layer.h"
+
+namespace moebius {
+
+// What travels beside the values of a block's Bundle.
+struct BlockState {
+  const MicroBatch* batch = nullptr;
+  const StepInputs* step = nullptr;
+  std::optional<Routing> routing;
+};
+
+struct Segment {
+  const char* name;
+  BundleFn run;
+};
+
+class Block {
+ public:
+  // `prefix`: "layers.3."
+  Block(const ModelSpec& spec, int64_t layer, ParameterStore& store, Mesh& mesh, Context& context,
+        const DtypePolicy& policy);
+  Block(const Block&) = delete;
+
+  // In order. Each maps {"hidden": [T, D], ...} with a BlockState to the same; outer segments see
+  // "hidden" alone.
+  const std::vector<Segment>& segments() const { return segments_; }
+  Bundle Forward(Tape& tape, Bundle bundle) const;
+
+  MoeLayer* moe() { return moe_ ? &*moe_ : nullptr; }  // null in a dense block
+
+ private:
+  Bundle Attend(Tape& tape, const Bundle& in);
+  Bundle FeedForwardDense(Tape& tape, const Bundle& in);
+  Bundle AttendAndRoute(Tape& tape, const Bundle& in);
+  Bundle Dispatch(Tape& tape, const Bundle& in);
+  Bundle RunExperts(Tape& tape, const Bundle& in);
+  Bundle CombineExperts(Tape& tape, const Bundle& in);
+
+  const double norm_epsilon_;
+  Parameter* attention_norm_;  // [D]
+  Attention attention_;
+  Parameter* ffn_norm_;  // [D]
+  std::optional<FeedForward> feed_forward_;
+  std::optional<MoeLayer> moe_;
+  std::vector<Segment> segments_;
+};
+
+}  // namespace moebius

@@ -1,0 +1,136 @@
+#include "model/moe/balance.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "kernels/expert_counts.h"
+#include "kernels/ops/router_losses.h"
+
+namespace moebius {
+namespace {
+
+template <class T>
+void FollowLoad(const double* counts, double rate, const Tensor& bias) {
+  const auto b = bias.span<T>();
+  const double mean =
+      std::accumulate(counts, counts + b.size(), 0.0) / static_cast<double>(b.size());
+  for (size_t i = 0; i < b.size(); ++i) {
+    const double error = mean - counts[i];
+    b[i] += static_cast<T>(rate * ((error > 0) - (error < 0)));
+  }
+}
+
+}  // namespace
+
+Balance::Balance(const MoeSpec& spec, const std::string& prefix, ParameterStore& store,
+                 Context& context, Communicator& tokens_group, DType router)
+    : spec_(spec),
+      context_(context),
+      tokens_group_(tokens_group),
+      router_(router),
+      last_counts_(store.AddBuffer(prefix + "last_counts", DType::kF64, {spec.num_experts})),
+      step_counts_(context.Zeros(DType::kF64, {spec.num_experts}, "routing.counts")) {
+  if (spec.bias_update_rate > 0) {
+    bias_ = store.AddBuffer(prefix + "expert_bias", router, {spec.num_experts});
+  }
+  BeginStep();
+}
+
+void Balance::Apply(Tape& tape, const Var& logits, const Var& scores, const RoutingPlan& plan,
+                    const MicroBatch& batch, const StepInputs& step) {
+  const Tensor global = tape.Once([&] { return Count(plan, step); });
+  if (step.counting_pass) return;
+  for (const BalanceLossSpec& loss : spec_.balance_losses) {
+    const int64_t tokens_per_group =
+        loss.scope == BalanceLossSpec::Scope::kSequence ? batch.sequence_length : scores.shape()[0];
+    const Tensor fractions = loss.scope == BalanceLossSpec::Scope::kGlobalBatch
+                                 ? global
+                                 : LocalFractions(plan, tokens_per_group);
+    const Tensor value =
+        ops::BalanceLoss(tape, scores,
+                         {.fractions = fractions,
+                          .document_ids = batch.document_ids,
+                          .tokens_per_group = std::max<int64_t>(tokens_per_group, 1),
+                          .normalize_scores = spec_.score == MoeSpec::Score::kSigmoid,
+                          .divisor = step.num_tokens},
+                         loss.weight);
+    tape.Once([&] { return record_.balance_losses.push_back(value), 0; });
+  }
+  if (spec_.z_loss_weight > 0) {
+    const Tensor value =
+        ops::ZLoss(tape, logits,
+                   {.document_ids = batch.document_ids, .divisor = step.num_tokens},
+                   spec_.z_loss_weight);
+    tape.Once([&] { return record_.z_losses.push_back(value), 0; });
+  }
+}
+
+// Adds the plan to this step's counts and returns the global batch's fractions as far as known.
+Tensor Balance::Count(const RoutingPlan& plan, const StepInputs& step) {
+  kernels::ExpertCounts({.plan = plan,
+                         .tokens_per_group = std::max<int64_t>(plan.num_tokens(), 1),
+                         .counts = record_.counts.Reshape({1, spec_.num_experts}),
+                         .accumulate = true},
+                        context_);
+  if (!spec_.needs_global_counts() || step.counting_pass) return Tensor();
+  return GlobalFractions(step);
+}
+
+Tensor Balance::GlobalFractions(const StepInputs& step) {
+  if (spec_.global_counts == MoeSpec::GlobalCounts::kPreviousStep) {
+    return FractionsOf(last_counts_->value);
+  }
+  const bool counted_before = spec_.global_counts == MoeSpec::GlobalCounts::kExact &&
+                              step.micro_batches_per_rank > 1;
+  if (!counted_before) SumCountsOverRanks();
+  return FractionsOf(step_counts_);
+}
+
+void Balance::SumCountsOverRanks() {
+  if (context_.device().is_meta()) return;
+  std::ranges::copy(record_.counts.span<double>(), step_counts_.data<double>());
+  tokens_group_.AllReduce(step_counts_).Wait();
+}
+
+Tensor Balance::LocalFractions(const RoutingPlan& plan, int64_t tokens_per_group) {
+  tokens_per_group = std::max<int64_t>(tokens_per_group, 1);
+  const int64_t groups = std::max<int64_t>(plan.num_tokens() / tokens_per_group, 1);
+  const Tensor counts = context_.Empty(DType::kF64, {groups, spec_.num_experts}, "routing.counts");
+  kernels::ExpertCounts({.plan = plan,
+                         .tokens_per_group = tokens_per_group,
+                         .counts = counts,
+                         .accumulate = false},
+                        context_);
+  return FractionsOf(counts);
+}
+
+Tensor Balance::FractionsOf(const Tensor& counts) {
+  const int64_t groups = counts.size() / spec_.num_experts;
+  const Tensor fractions = context_.Empty(router_, {groups, spec_.num_experts}, "routing.fractions");
+  kernels::ExpertFractions(counts.Reshape(fractions.shape()), fractions, context_);
+  return fractions;
+}
+
+void Balance::BeginStep() {
+  record_ = {.counts = context_.Zeros(DType::kF64, {spec_.num_experts}, "routing.counts"),
+             .balance_losses = {},
+             .z_losses = {},
+             .margins = {}};
+}
+
+void Balance::EndCountingPass() {
+  SumCountsOverRanks();
+  BeginStep();
+}
+
+void Balance::EndStep(const double* counts) {
+  std::copy_n(counts, spec_.num_experts, last_counts_->value.data<double>());
+  if (bias_ == nullptr) return;
+  if (bias_->value.dtype() == DType::kF64) {
+    FollowLoad<double>(counts, spec_.bias_update_rate, bias_->value);
+  } else {
+    FollowLoad<float>(counts, spec_.bias_update_rate, bias_->value);
+  }
+}
+
+}  // namespace moebius

@@ -1,0 +1,28 @@
+#include "model/moe/experts.h"
+
+#include <cmath>
+
+#include "kernels/ops/linear.h"
+#include "kernels/ops/activations.h"
+
+namespace moebius {
+
+Experts::Experts(const ModelSpec& spec, const std::string& prefix, const std::vector<int>& owner,
+                 ParameterStore& store) {
+  const int64_t E = spec.moe.num_experts, F = spec.moe.expert_hidden_size, D = spec.hidden_size;
+  const double out_std = spec.init_std / std::sqrt(2.0 * static_cast<double>(spec.num_layers));
+  const auto add = [&](const char* name, const Shape& shape, double deviation) {
+    return store.AddParameter({prefix + name, shape, deviation, ParameterGroup::kExpert, owner});
+  };
+  gate_ = add("experts.gate.weight", {E, F, D}, spec.init_std);
+  up_ = add("experts.up.weight", {E, F, D}, spec.init_std);
+  down_ = add("experts.down.weight", {E, D, F}, out_std);
+}
+
+Var Experts::Forward(Tape& tape, const Var& rows, const Tensor& offsets) const {
+  const Var hidden = ops::SwiGlu(tape, ops::GroupedLinear(tape, rows, offsets, gate_),
+                                 ops::GroupedLinear(tape, rows, offsets, up_));
+  return ops::GroupedLinear(tape, hidden, offsets, down_);
+}
+
+}  // namespace moebius

@@ -1,0 +1,56 @@
+// A mixture-of-experts layer: route, dispatch, experts, combine. Dropless; a token without an
+// expert and an expert without a token are ordinary.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "core/tape/tape.h"
+#include "model/feed_forward.h"
+#include "model/inputs.h"
+#include "model/moe/balance.h"
+#include "model/moe/experts.h"
+#include "model/moe/router.h"
+#include "parallel/mesh.h"
+#include "parallel/ops/exchange.h"
+
+namespace moebius {
+
+// What a layer decides once for a micro-batch; a replay meets it again.
+struct Routing {
+  RoutingPlan plan;
+  Exchange exchange;
+};
+
+class MoeLayer {
+ public:
+  // `prefix`: "layers.3.moe."
+  MoeLayer(const ModelSpec& spec, const std::string& prefix, ParameterStore& store, Mesh& mesh,
+           Context& context, DType router);
+
+  struct Routed {
+    Routing routing;
+    Var weights;  // [P]
+  };
+  Routed Route(Tape& tape, const Var& x, const MicroBatch& batch, const StepInputs& step);
+
+  // x [T, D] -> [R, D] grouped by this rank's experts
+  Var Dispatch(Tape& tape, const Var& x, const Routing& routing) const;
+  // [R, D] -> [R, D]
+  Var RunExperts(Tape& tape, const Var& rows, const Routing& routing) const;
+  // rows [R, D] back to their tokens, weighted, plus the shared experts' output  -> [T, D]
+  Var Combine(Tape& tape, const Var& x, const Var& rows, const Var& weights,
+              const Routing& routing) const;
+
+  Balance& balance() { return balance_; }
+
+ private:
+  Communicator* const expert_group_;
+  const std::vector<int> owner_;  // [E] on the expert axis
+  Router router_;
+  Experts experts_;
+  std::optional<FeedForward> shared_;
+  Balance balance_;
+};
+
+}  // namespace moebius

@@ -1,0 +1,113 @@
+#include "model/transformer.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "kernels/ops/cross_entropy.h"
+#include "kernels/ops/embedding.h"
+#include "kernels/ops/linear.h"
+#include "kernels/ops/rms_norm.h"
+
+namespace moebius {
+namespace {
+
+double Sum(const std::vector<Tensor>& values) {
+  double sum = 0;
+  for (const Tensor& value : values) sum += value.data<double>()[0];
+  return sum;
+}
+
+}  // namespace
+
+Transformer::Transformer(const ModelSpec& spec, const DtypePolicy& policy, Mesh& mesh,
+                         Context& context)
+    : spec_(spec),
+      policy_(policy),
+      mesh_(mesh),
+      context_(context),
+      store_(context, mesh.position(), policy.master) {
+  embedding_ =
+      store_.AddParameter({"embedding.weight", {spec.vocab_size, spec.hidden_size}, spec.init_std});
+  for (int64_t layer = 0; layer < spec_.num_layers; ++layer) {
+    blocks_.push_back(std::make_unique<Block>(spec_, layer, store_, mesh, context, policy));
+  }
+  final_norm_ = store_.AddParameter({"final_norm.weight", {spec.hidden_size}});
+  head_ = spec.tie_embeddings
+              ? embedding_
+              : store_.AddParameter(
+                    {"head.weight", {spec.vocab_size, spec.hidden_size}, spec.init_std});
+}
+
+Var Transformer::Hidden(Tape& tape, const MicroBatch& batch, const StepInputs& step) {
+  Bundle bundle{{{"hidden", ops::Embedding(tape, batch.tokens, embedding_, policy_.compute)}},
+                BlockState{&batch, &step, {}}};
+  for (const auto& block : blocks_) bundle = block->Forward(tape, std::move(bundle));
+  return ops::RmsNorm(tape, bundle["hidden"], final_norm_, spec_.norm_epsilon);
+}
+
+Tensor Transformer::Loss(Tape& tape, const MicroBatch& batch, const StepInputs& step) {
+  const Var hidden = Hidden(tape, batch, step);
+  return ops::CrossEntropyLoss(tape, hidden, head_, batch.labels, batch.loss_weights);
+}
+
+Tensor Transformer::TokenLosses(Tape& tape, const MicroBatch& batch) {
+  const StepInputs counting{.counting_pass = true};
+  const Var hidden = Hidden(tape, batch, counting);
+  return ops::TokenLosses(tape, hidden, head_, batch.labels, batch.loss_weights);
+}
+
+Tensor Transformer::LastLogits(Tape& tape, const MicroBatch& batch, int64_t count) {
+  const StepInputs counting{.counting_pass = true};
+  const Var hidden = Hidden(tape, batch, counting);
+  const int64_t T = hidden.shape()[0];
+  const Var last = tape.Input(hidden.value().Slice(T - count, T));
+  return ops::Linear(tape, last, head_).value();
+}
+
+void Transformer::BeginStep() {
+  for (const auto& block : blocks_) {
+    if (block->moe() != nullptr) block->moe()->balance().BeginStep();
+  }
+}
+
+void Transformer::EndCountingPass() {
+  for (const auto& block : blocks_) {
+    if (block->moe() != nullptr) block->moe()->balance().EndCountingPass();
+  }
+}
+
+RoutingSummary Transformer::EndStep() {
+  RoutingSummary summary;
+  for (int64_t layer = 0; layer < spec_.num_layers; ++layer) {
+    if (blocks_[layer]->moe() != nullptr) summary.layers.push_back(layer);
+  }
+  const auto num_layers = static_cast<int64_t>(summary.layers.size());
+  if (num_layers == 0 || context_.device().is_meta()) return summary;
+
+  // One exchange for all layers: counts, then the two losses.
+  const int64_t E = spec_.moe.num_experts, width = E + 2;
+  const Tensor sums = context_.Zeros(DType::kF64, {num_layers, width}, "routing.sums");
+  for (int64_t i = 0; i < num_layers; ++i) {
+    const RoutingRecord& record = blocks_[summary.layers[i]]->moe()->balance().record();
+    double* row = sums.data<double>() + i * width;
+    std::copy_n(record.counts.data<double>(), E, row);
+    row[E] = Sum(record.balance_losses);
+    row[E + 1] = Sum(record.z_losses);
+    for (const Tensor& margin : record.margins) {
+      summary.min_margin = std::min(summary.min_margin, margin.data<double>()[0]);
+    }
+  }
+  mesh_.group(Axis::kData).AllReduce(sums).Wait();
+
+  const auto num_losses = static_cast<double>(std::max<size_t>(spec_.moe.balance_losses.size(), 1));
+  for (int64_t i = 0; i < num_layers; ++i) {
+    const double* row = sums.data<double>() + i * width;
+    blocks_[summary.layers[i]]->moe()->balance().EndStep(row);
+    summary.counts.emplace_back(row, row + E);
+    summary.balance_loss += row[E] / num_losses / static_cast<double>(num_layers);
+    summary.z_loss += row[E + 1] / static_cast<double>(num_layers);
+  }
+  return summary;
+}
+
+}  // namespace moebius
