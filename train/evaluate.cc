@@ -1,0 +1,84 @@
+#include "train/evaluate.h"
+
+#include <algorithm>
+#include <numbers>
+
+#include "data/held_out_stream.h"
+#include "train/batch_loader.h"
+
+namespace moebius {
+namespace {
+
+struct Sums {
+  double loss = 0;
+  double tokens = 0;
+};
+
+// Of one micro-batch; padding weighs nothing.
+Sums Run(Transformer& model, WeightSource& weights, const MicroBatch& batch, Context& context) {
+  Tape tape(context, weights, Tape::Mode::kForwardOnly);
+  const Tensor losses = model.TokenLosses(tape, batch);
+  Sums sums;
+  for (int64_t t = 0; t < losses.size(); ++t) {
+    if (batch.document_ids.data<int32_t>()[t] < 0) continue;
+    sums.loss += losses.data<double>()[t];
+    sums.tokens += 1;
+  }
+  return sums;
+}
+
+DomainEvaluation EvaluateDomain(Transformer& model, WeightSource& weights, const Domain& domain,
+                                const EvaluationOptions& options, Mesh& mesh, Context& context) {
+  const HeldOutStream stream(domain.held_out.shard, options.sequence_length);
+  int64_t samples = stream.num_samples();
+  if (options.max_tokens_per_domain > 0) {
+    const int64_t S = options.sequence_length;
+    samples = std::min(samples, std::max<int64_t>(options.max_tokens_per_domain / S, 1));
+  }
+  // Every rank runs as many micro-batches; the last round may leave some without a token.
+  Communicator& ranks = mesh.group(Axis::kData);
+  const int64_t round = options.micro_batch_size * ranks.size();
+  Sums sums;
+  for (int64_t first = 0; first < samples; first += round) {
+    std::vector<Sample> mine;
+    std::vector<int64_t> index;
+    const int64_t begin = first + ranks.rank() * options.micro_batch_size;
+    for (int64_t i = begin; i < std::min(begin + options.micro_batch_size, samples); ++i) {
+      mine.push_back(stream.Get(i));
+      index.push_back(i);
+    }
+    const MicroBatch batch =
+        MakeMicroBatch(mine, index, options.sequence_length, options.attention_within_documents,
+                       model.policy().master, context);
+    const Sums more = Run(model, weights, batch, context);
+    sums.loss += more.loss;
+    sums.tokens += more.tokens;
+  }
+  double totals[2] = {sums.loss, sums.tokens};
+  ranks.AllReduce(std::span(totals)).Wait();
+
+  DomainEvaluation result{.domain = domain.name, .tokens = static_cast<int64_t>(totals[1])};
+  const double share =
+      totals[1] / static_cast<double>(std::max<int64_t>(stream.num_predicted(), 1));
+  result.text_bytes =
+      static_cast<int64_t>(share * static_cast<double>(domain.held_out.num_bytes) + 0.5);
+  result.loss = totals[0] / std::max(totals[1], 1.0);
+  result.bits_per_byte =
+      totals[0] / std::numbers::ln2 / static_cast<double>(std::max<int64_t>(result.text_bytes, 1));
+  return result;
+}
+
+}  // namespace
+
+std::vector<DomainEvaluation> Evaluate(Transformer& model, WeightSource& weights,
+                                       const Dataset& dataset, const EvaluationOptions& options,
+                                       Mesh& mesh, Context& context) {
+  std::vector<DomainEvaluation> results;
+  for (const Domain& domain : dataset.domains()) {
+    results.push_back(EvaluateDomain(model, weights, domain, options, mesh, context));
+  }
+  model.BeginStep();  // what evaluation counted belongs to no step
+  return results;
+}
+
+}  // namespace moebius

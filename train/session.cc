@@ -1,0 +1,146 @@
+#include "train/session.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "train/batch_loader.h"
+
+namespace moebius {
+namespace {
+
+DType ComputeDtypeOf(const RunConfig& config) {
+  switch (config.precision().compute()) {
+    case PrecisionConfig::FP64:
+      return DType::kF64;
+    case PrecisionConfig::FP32:
+      return DType::kF32;
+    case PrecisionConfig::BF16:
+      return DType::kBF16;
+  }
+  CHECK(false) << "no such precision";
+}
+
+ParallelSizes SizesOf(const ParallelConfig& config) {
+  return {.tensor = config.tensor_size(),
+          .pipeline = config.pipeline_size(),
+          .context = config.context_size(),
+          .expert = config.expert_size(),
+          .expert_tensor = config.expert_tensor_size()};
+}
+
+LearningRateSpec LearningRateOf(const RunConfig& config) {
+  const OptimizerConfig& optimizer = config.optimizer();
+  using Shape = LearningRateSpec::Shape;
+  const Shape shape = optimizer.schedule() == OptimizerConfig::WSD ? Shape::kWarmupStableDecay
+                      : optimizer.schedule() == OptimizerConfig::CONSTANT ? Shape::kConstant
+                                                                          : Shape::kCosine;
+  return {.shape = shape,
+          .peak = optimizer.peak_lr(),
+          .min_ratio = optimizer.min_lr_ratio(),
+          .warmup_steps = optimizer.warmup_steps(),
+          .decay_steps = optimizer.decay_steps(),
+          .num_steps = config.train().num_steps()};
+}
+
+AdamWSpec AdamWOf(const OptimizerConfig& config) {
+  return {.beta1 = config.beta1(),
+          .beta2 = config.beta2(),
+          .epsilon = config.epsilon(),
+          .weight_decay = config.weight_decay()};
+}
+
+// The config's domains, in its order, out of the prepared data.
+absl::StatusOr<MixtureStream> MakeStream(const RunConfig& config, const Dataset& dataset) {
+  std::vector<MixtureStream::Domain> mixture;
+  for (const DomainConfig& domain : config.data().domains()) {
+    const auto prepared = std::ranges::find(dataset.domains(), domain.name(), &Domain::name);
+    if (prepared == dataset.domains().end()) {
+      return absl::InvalidArgumentError(
+          absl::StrFormat("%s: data.domains: the prepared data has no domain \"%s\"",
+                          dataset.folder(), domain.name()));
+    }
+    mixture.push_back({domain.name(), &prepared->train.shard, domain.weight()});
+  }
+  return MixtureStream::Create(std::move(mixture), config.train().sequence_length(),
+                               config.data().seed());
+}
+
+bool AttendsWithin(const RunConfig& config) {
+  return config.data().document_attention() == DataConfig::WITHIN;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Session>> Session::Create(const RunConfig& config,
+                                                         Communicator& world,
+                                                         const Dataset& dataset,
+                                                         const Context::Options& resources) {
+  ASSIGN_OR_RETURN(const ModelSpec spec,
+                   ModelSpec::FromProto(config.model(), dataset.vocab_size()));
+  ASSIGN_OR_RETURN(MixtureStream stream, MakeStream(config, dataset));
+  ASSIGN_OR_RETURN(std::unique_ptr<Mesh> mesh, Mesh::Create(SizesOf(config.parallel()), world));
+  return absl::WrapUnique(
+      new Session(config, dataset, resources, std::move(mesh), spec, std::move(stream)));
+}
+
+Session::Session(const RunConfig& config, const Dataset& dataset, const Context::Options& resources,
+                 std::unique_ptr<Mesh> mesh, const ModelSpec& spec, MixtureStream stream)
+    : config_(config),
+      dataset_(dataset),
+      context_(resources),
+      mesh_(std::move(mesh)),
+      weights_(context_),
+      stream_(std::move(stream)),
+      learning_rate_(LearningRateOf(config)) {
+  model_ = std::make_unique<Transformer>(spec, DtypePolicy::For(ComputeDtypeOf(config)), *mesh_,
+                                         context_);
+  model_->store().Initialize(config.run().seed());
+  const std::vector<Parameter*> parameters = model_->store().parameters();
+  buckets_ = std::make_unique<GradientBuckets>(parameters, *mesh_, context_);
+  optimizer_ = std::make_unique<AdamW>(AdamWOf(config.optimizer()), parameters, context_);
+  step_ = std::make_unique<TrainStep>(*model_, *optimizer_, weights_, *buckets_, *mesh_, context_,
+                                      config.optimizer().clip_norm(), config.run().seed());
+}
+
+StepResult Session::Step() {
+  const int64_t step = steps_done_ + 1;
+  context_.step() = {.step = step, .learning_rate = LearningRate(learning_rate_, step)};
+  const StepResult result = step_->Run(LoadMicroBatches());
+  steps_done_ = step;
+  return result;
+}
+
+// Micro-batches are dealt to the ranks of the data axis in contiguous blocks.
+std::vector<MicroBatch> Session::LoadMicroBatches() {
+  const TrainConfig& train = config_.train();
+  const MeshPosition& at = mesh_->position();
+  const int64_t per_rank =
+      train.global_batch_size() / train.micro_batch_size() / at.size_of(Axis::kData);
+  int64_t sample = steps_done_ * train.global_batch_size() +
+                   at.index_on(Axis::kData) * per_rank * train.micro_batch_size();
+  std::vector<MicroBatch> micro_batches;
+  for (int64_t m = 0; m < per_rank; ++m) {
+    std::vector<Sample> samples;
+    std::vector<int64_t> index;
+    for (int64_t b = 0; b < train.micro_batch_size(); ++b, ++sample) {
+      samples.push_back(stream_.Get(sample));
+      index.push_back(sample);
+    }
+    micro_batches.push_back(MakeMicroBatch(samples, index, train.sequence_length(),
+                                           AttendsWithin(config_), model_->policy().master,
+                                           context_));
+  }
+  return micro_batches;
+}
+
+std::vector<DomainEvaluation> Session::Evaluate() {
+  const TrainConfig& train = config_.train();
+  return moebius::Evaluate(*model_, weights_, dataset_,
+                           {.sequence_length = train.sequence_length(),
+                            .micro_batch_size = train.micro_batch_size(),
+                            .max_tokens_per_domain = train.eval_max_tokens_per_domain(),
+                            .attention_within_documents = AttendsWithin(config_)},
+                           *mesh_, context_);
+}
+
+}  // namespace moebius

@@ -1,0 +1,59 @@
+#include "train/training_state.h"
+
+namespace moebius {
+namespace {
+
+absl::Status ReadAll(const CheckpointReader& checkpoint,
+                     const std::vector<CheckpointTensor>& tensors) {
+  for (const CheckpointTensor& tensor : tensors) RETURN_IF_ERROR(checkpoint.Read(tensor));
+  return absl::OkStatus();
+}
+
+// The images of the old values are stale.
+void RaiseVersions(ParameterStore& store) {
+  for (Parameter* parameter : store.parameters()) ++parameter->version;
+}
+
+}  // namespace
+
+std::vector<CheckpointTensor> ModelTensors(ParameterStore& store, int rank) {
+  std::vector<CheckpointTensor> tensors;
+  for (const Parameter* parameter : store.parameters()) {
+    tensors.push_back(
+        PlacedTensor(parameter->name, parameter->placement, store.position(), parameter->value));
+  }
+  for (const Buffer* buffer : store.buffers()) {
+    tensors.push_back(ReplicatedTensor(buffer->name, buffer->value, rank));
+  }
+  return tensors;
+}
+
+std::vector<CheckpointTensor> TrainingTensors(Session& session) {
+  ParameterStore& store = session.model().store();
+  std::vector<CheckpointTensor> tensors = ModelTensors(store, session.mesh().world().rank());
+  for (const AdamW::State& state : session.optimizer().states()) {
+    const Parameter& parameter = *state.parameter;
+    const auto add = [&](const char* prefix, const Tensor& moment) {
+      tensors.push_back(
+          PlacedTensor(prefix + parameter.name, parameter.placement, store.position(), moment));
+    };
+    add("adamw.m/", state.m);
+    add("adamw.v/", state.v);
+  }
+  return tensors;
+}
+
+absl::Status RestoreModel(const CheckpointReader& checkpoint, ParameterStore& store) {
+  RETURN_IF_ERROR(ReadAll(checkpoint, ModelTensors(store, 0)));
+  RaiseVersions(store);
+  return absl::OkStatus();
+}
+
+absl::Status RestoreTraining(const CheckpointReader& checkpoint, Session& session) {
+  RETURN_IF_ERROR(ReadAll(checkpoint, TrainingTensors(session)));
+  RaiseVersions(session.model().store());
+  session.set_steps_done(checkpoint.step());
+  return absl::OkStatus();
+}
+
+}  // namespace moebius

@@ -1,0 +1,23 @@
+// What a checkpoint holds of a session, by name: parameters and buffers under their own names, the
+// moments of AdamW under adamw.m/<name> and adamw.v/<name>.
+#pragma once
+
+#include <vector>
+
+#include "core/base/status.h"
+#include "model/parameter_store.h"
+#include "train/checkpoint/checkpoint_reader.h"
+#include "train/session.h"
+
+namespace moebius {
+
+// This rank's share of the model, or of all training state. The tensors share the session's memory.
+std::vector<CheckpointTensor> ModelTensors(ParameterStore& store, int rank);
+std::vector<CheckpointTensor> TrainingTensors(Session& session);
+
+// Fills the model, or all training state and the step, from a checkpoint of any layout. Errors name
+// file and tensor; what was read before stays read.
+absl::Status RestoreModel(const CheckpointReader& checkpoint, ParameterStore& store);
+absl::Status RestoreTraining(const CheckpointReader& checkpoint, Session& session);
+
+}  // namespace moebius
