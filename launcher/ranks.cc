@@ -1,0 +1,104 @@
+#include "launcher/ranks.h"
+
+#include <sched.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <mutex>
+#include <thread>
+
+#include "absl/strings/numbers.h"
+#include "parallel/mpi_communicator.h"
+#include "parallel/thread_communicator.h"
+
+namespace moebius {
+namespace {
+
+// The first of these variables that is set to a number, as mpirun (Open MPI) and srun set them.
+int FromEnvironment(std::initializer_list<const char*> names, int otherwise) {
+  for (const char* name : names) {
+    int value = 0;
+    const char* text = std::getenv(name);
+    if (text != nullptr && absl::SimpleAtoi(text, &value)) return value;
+  }
+  return otherwise;
+}
+
+int ProcessRank() {
+  return FromEnvironment({"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "SLURM_PROCID"}, 0);
+}
+
+std::vector<int> AllowedCores() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  std::vector<int> cores;
+  if (::sched_getaffinity(0, sizeof set, &set) != 0) return cores;
+  for (int core = 0; core < CPU_SETSIZE; ++core) {
+    if (CPU_ISSET(core, &set)) cores.push_back(core);
+  }
+  return cores;
+}
+
+// Rank `index` of `count` that share `cores`. mpirun may have bound each rank to cores of its own:
+// then the cores are the rank's alone.
+RankCores ShareOf(const std::vector<int>& cores, int index, int count, int num_threads) {
+  const int available = static_cast<int>(cores.size());
+  const int share = std::max(available / count, 1);
+  RankCores result{.num_threads = num_threads > 0 ? num_threads : share, .cores = {}};
+  if (result.num_threads > share || share * count > available) return result;
+  const auto first = cores.begin() + index * share;
+  result.cores.assign(first, first + result.num_threads);
+  return result;
+}
+
+absl::Status RunThreads(const RankOptions& options,
+                        const std::function<absl::Status(Communicator&, const RankCores&)>& body) {
+  const std::vector<int> cores = AllowedCores();
+  std::mutex mutex;
+  absl::Status first;
+  RunOnThreads(options.thread_ranks, options.wait, [&](Communicator& world) {
+    const RankCores own = ShareOf(cores, world.rank(), world.size(), options.threads_per_rank);
+    const absl::Status status = body(world, own);
+    const std::lock_guard lock(mutex);
+    if (first.ok()) first = status;
+  });
+  return first;
+}
+
+absl::Status RunProcess(const RankOptions& options,
+                        const std::function<absl::Status(Communicator&, const RankCores&)>& body) {
+  const std::vector<int> cores = AllowedCores();
+  const int on_host = FromEnvironment({"OMPI_COMM_WORLD_LOCAL_SIZE", "SLURM_NTASKS_PER_NODE"}, 1);
+  const int index = FromEnvironment({"OMPI_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID"}, 0);
+  const int host_cores = static_cast<int>(std::thread::hardware_concurrency());
+  const bool bound = static_cast<int>(cores.size()) * on_host <= host_cores;
+  const RankCores own = bound ? ShareOf(cores, 0, 1, options.threads_per_rank)
+                              : ShareOf(cores, index, on_host, options.threads_per_rank);
+  ASSIGN_OR_RETURN(const std::unique_ptr<MpiWorld> world,
+                   MpiWorld::Start({.wait = options.wait,
+                                    .board_directory = options.board_directory,
+                                    .threads_per_rank = own.num_threads}));
+  return body(world->communicator(), own);
+}
+
+}  // namespace
+
+int WorldSize(int thread_ranks) {
+  const int processes = NumMpiProcesses();
+  return processes > 0 ? processes : thread_ranks;
+}
+
+bool SpeaksForAll() { return NumMpiProcesses() == 0 || ProcessRank() == 0; }
+
+absl::Status RunRanks(
+    const RankOptions& options,
+    const std::function<absl::Status(Communicator& world, const RankCores& cores)>& body) {
+  if (NumMpiProcesses() == 0) return RunThreads(options, body);
+  if (options.thread_ranks != 1) {
+    return absl::InvalidArgumentError(
+        "--ranks: ranks are threads or processes, not both; under mpirun or srun leave it out");
+  }
+  return RunProcess(options, body);
+}
+
+}  // namespace moebius

@@ -1,0 +1,36 @@
+// Starting ranks: processes that mpirun or srun made, or threads of this process.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "core/base/status.h"
+#include "parallel/communicator.h"
+#include "parallel/progress.h"
+
+namespace moebius {
+
+// What the environment says, before MPI starts.
+int WorldSize(int thread_ranks);  // processes under mpirun or srun, threads else
+bool SpeaksForAll();              // the first process of the job, or the only one
+
+struct RankOptions {
+  int thread_ranks = 1;      // ranks of this process; more than 1 only without mpirun and srun
+  int threads_per_rank = 0;  // 0: this host's cores divided by the ranks on it
+  WaitOptions wait;
+  std::string board_directory;  // where processes show what they do; every host sees it
+};
+
+// A rank's share of the host's cores.
+struct RankCores {
+  int num_threads = 1;
+  std::vector<int> cores;  // one for each thread; empty: not pinned, there are too few
+};
+
+// Calls body(world, cores) on every rank of this process, and returns the first error of its ranks.
+absl::Status RunRanks(
+    const RankOptions& options,
+    const std::function<absl::Status(Communicator& world, const RankCores& cores)>& body);
+
+}  // namespace moebius

@@ -1,0 +1,35 @@
+#include "launcher/signals.h"
+
+#include <unistd.h>
+
+#include <atomic>
+#include <csignal>
+
+namespace moebius {
+namespace {
+
+std::atomic<int> request{0};
+static_assert(std::atomic<int>::is_always_lock_free, "used in a signal handler");
+
+void OnSignal(int signal) {
+  const int wanted = static_cast<int>(signal == SIGUSR2 ? Request::kSave : Request::kStop);
+  if (signal == SIGINT && request.load() == static_cast<int>(Request::kStop)) ::_exit(130);
+  int known = request.load();
+  while (known < wanted && !request.compare_exchange_weak(known, wanted)) {
+  }
+}
+
+}  // namespace
+
+void InstallSignalHandlers() {
+  struct sigaction action = {};
+  action.sa_handler = OnSignal;
+  action.sa_flags = SA_RESTART;
+  for (const int signal : {SIGUSR1, SIGUSR2, SIGTERM, SIGINT})
+    ::sigaction(signal, &action, nullptr);
+}
+
+Request TakeRequest() { return static_cast<Request>(request.exchange(0)); }
+Request PendingRequest() { return static_cast<Request>(request.load()); }
+
+}  // namespace moebius

@@ -1,0 +1,149 @@
+// moebius train: from a config to a finished run.
+#include <chrono>
+#include <cstdio>
+#include <filesystem>
+#include <memory>
+#include <optional>
+
+#include "configs/differences.h"
+#include "configs/load.h"
+#include "configs/validate.h"
+#include "core/base/files.h"
+#include "kernels/cpu/calibrate.h"
+#include "launcher/commands.h"
+#include "launcher/exit_codes.h"
+#include "launcher/prepare_data.h"
+#include "launcher/ranks.h"
+#include "launcher/signals.h"
+#include "train/agreement.h"
+#include "train/trainer.h"
+
+namespace moebius {
+namespace {
+
+struct TrainFlags {
+  ConfigFlags config;
+  int ranks = 1;
+  std::string checkpoint;
+};
+
+// What a run that resumes may not change.
+absl::Status CheckResume(const RunConfig& config, const RunPaths& paths) {
+  if (!std::filesystem::exists(paths.config()) || !std::filesystem::exists(paths.checkpoints())) {
+    return absl::OkStatus();
+  }
+  ASSIGN_OR_RETURN(const RunConfig before, LoadRunConfig(paths.config()));
+  const std::vector<std::string> differences = ResultDifferences(before, config);
+  if (differences.empty()) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrFormat(
+      "%s: %s: differs from the run that is resumed, and would change its results; use another "
+      "run.dir or the old value",
+      paths.config(), differences[0]));
+}
+
+double TotalPeakFlops(const RunConfig& config, Session& session) {
+  double peak = cpu::PeakFlops(session.model().policy().compute, session.context());
+  session.mesh().world().AllReduce(std::span(&peak, 1)).Wait();
+  (void)config;
+  return peak;
+}
+
+// The run of one rank, from opening the data to the last checkpoint.
+absl::StatusOr<TrainOutcome> TrainRank(const RunConfig& config, const TrainFlags& flags,
+                                       RunDirectory* run, Communicator& world,
+                                       const RankCores& cores) {
+  auto dataset = Dataset::Open(config.data().dir());
+  RETURN_IF_ERROR(Agree(world, dataset.status()));
+  auto session = Session::Create(config, world, *dataset,
+                                 {.num_threads = cores.num_threads, .cores = cores.cores});
+  RETURN_IF_ERROR(Agree(world, session.status()));
+
+  const bool first_here = world.rank() == 0 || flags.ranks == 1;  // threads share the signals
+  auto trainer =
+      Trainer::Create({.checkpoint_directory = RunPaths{config.run().dir()}.checkpoints(),
+                       .resume_from = flags.checkpoint,
+                       .config_text = PrintConfig(config),
+                       .peak_flops = TotalPeakFlops(config, **session),
+                       .run = run,
+                       .take_request = [=] { return first_here ? TakeRequest() : Request::kNone; }},
+                      **session, *dataset);
+  RETURN_IF_ERROR(Agree(world, trainer.status()));
+
+  const absl::StatusOr<TrainOutcome> outcome = (*trainer)->Run();
+  if (Recorder* recorder = (*trainer)->recorder()) {
+    const bool stopped = outcome.ok() && *outcome == TrainOutcome::kStopped;
+    const std::string reason(outcome.status().message());
+    RETURN_IF_ERROR(recorder->SetStatus(!outcome.ok() ? "failed"
+                                        : stopped     ? "stopped"
+                                                      : "done",
+                                        (*session)->steps_done(), reason,
+                                        !outcome.ok() ? ExitCodeOf(outcome.status())
+                                        : stopped     ? kExitStopped
+                                                      : kExitDone));
+  }
+  return outcome;
+}
+
+absl::StatusOr<TrainOutcome> Train(const TrainFlags& flags) {
+  ASSIGN_OR_RETURN(const RunConfig config, flags.config.Load());
+  RETURN_IF_ERROR(ValidateLayout(config, WorldSize(flags.ranks)));
+  if (flags.config.OnlyChecks()) return TrainOutcome::kDone;
+
+  // The first process prepares what all share, before MPI starts.
+  const RunPaths paths{config.run().dir()};
+  std::optional<RunDirectory> run;
+  if (SpeaksForAll()) {
+    RETURN_IF_ERROR(CheckResume(config, paths));
+    ASSIGN_OR_RETURN(run, RunDirectory::Open(paths.root));
+    RETURN_IF_ERROR(run->WriteConfig(PrintConfig(config)));
+    RETURN_IF_ERROR(PrepareData(config));
+  }
+  InstallSignalHandlers();
+
+  TrainOutcome outcome = TrainOutcome::kDone;
+  const auto deadline = std::chrono::duration<double>(config.run().deadline_seconds());
+  RETURN_IF_ERROR(RunRanks(
+      {.thread_ranks = flags.ranks,
+       .threads_per_rank = config.run().threads_per_rank(),
+       .wait = {.deadline = std::chrono::duration_cast<std::chrono::milliseconds>(deadline),
+                .on_failure =
+                    [&](const std::string& sentence) {
+                      std::fprintf(stderr, "moebius: %s\n", sentence.c_str());
+                      if (!run) return;
+                      auto status = ReadRunStatus(paths);
+                      if (!status.ok()) return;
+                      status->state = "failed";
+                      status->exit_reason = sentence;
+                      status->exit_code = kExitFailed;
+                      (void)run->WriteStatus(*status);
+                    }},
+       .board_directory = paths.root + "/board"},
+      [&](Communicator& world, const RankCores& cores) -> absl::Status {
+        const bool records = world.rank() == 0;
+        const auto result = TrainRank(config, flags, records ? &*run : nullptr, world, cores);
+        if (result.ok() && records) outcome = *result;
+        if (result.ok() && *result == TrainOutcome::kStopped) {
+          if (!records) outcome = *result;
+        }
+        return result.status();
+      }));
+  return outcome;
+}
+
+}  // namespace
+
+void AddTrainCommand(CLI::App& app, int* exit_code) {
+  auto flags = std::make_shared<TrainFlags>();
+  CLI::App* command = app.add_subcommand("train", "train a model; the same command again resumes");
+  flags->config.AddTo(*command);
+  command->add_option("--ranks", flags->ranks, "ranks as threads of this process")
+      ->check(CLI::Range(1, 1024));
+  command->add_option("--checkpoint", flags->checkpoint, "resume from this checkpoint");
+  command->callback([flags, exit_code] {
+    const absl::StatusOr<TrainOutcome> outcome = Train(*flags);
+    *exit_code = outcome.ok() && *outcome == TrainOutcome::kStopped ? kExitStopped
+                                                                    : Report(outcome.status());
+  });
+}
+
+}  // namespace moebius
