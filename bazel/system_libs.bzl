@@ -72,6 +72,9 @@ _LIBRARIES = {
 # Programs that rules use as inputs of their actions: an upgraded one rebuilds what it made.
 _PROGRAMS = ["protoc", "grpc_cpp_plugin"]
 
+# Files of packages that are built into the program.
+_FILES = {"chart.min.js": "/usr/share/javascript/chart.js/chart.min.js"}
+
 _TARGET = """
 cc_library(
     name = "{name}",
@@ -147,6 +150,10 @@ def _system_libs_impl(ctx):
         if path:
             ctx.symlink(path, program)
             build.append("exports_files([\"%s\"])" % program)
+    for name, path in _FILES.items():
+        if ctx.path(path).exists:
+            ctx.symlink(path, name)
+            build.append("exports_files([\"%s\"])" % name)
     ctx.file("BUILD", "\n".join(build) + "\n")
 
 system_libs = repository_rule(
