@@ -31,7 +31,7 @@ MOEBIUS_CLONES void SoftmaxRows(const T* z, T* p, int64_t R, int64_t E) {
   for (; R > 0; --R, z += E, p += E) {
     float max = Get(z[0]);
 #pragma omp simd reduction(max : max)
-    for (int64_t i = 0; i < E; ++i) max = std::max(max, Get(z[i]));
+    for (int64_t i = 0; i < E; ++i) max = Get(z[i]) > max ? Get(z[i]) : max;
     float sum = 0;
 #pragma omp simd reduction(+ : sum)
     for (int64_t i = 0; i < E; ++i) sum += Exp(Get(z[i]) - max);

@@ -12,7 +12,7 @@ constexpr int64_t kGrain = 4;  // rows of a task
 MOEBIUS_CLONES float LogSumExp(const float* x, int64_t n) {
   float max = x[0];
 #pragma omp simd reduction(max : max)
-  for (int64_t i = 0; i < n; ++i) max = std::max(max, x[i]);
+  for (int64_t i = 0; i < n; ++i) max = x[i] > max ? x[i] : max;
   float sum = 0;
 #pragma omp simd reduction(+ : sum)
   for (int64_t i = 0; i < n; ++i) sum += Exp(x[i] - max);

@@ -17,24 +17,29 @@
 #define MOEBIUS_CLONES
 #endif
 
+// A call that is left in a loop keeps it scalar.
+#define MOEBIUS_INLINE inline __attribute__((always_inline))
+
 namespace moebius::cpu {
 
 // Elements as floats and back, in a form that vectorises.
-inline float Get(float x) { return x; }
-inline float Get(BF16 x) { return std::bit_cast<float>(uint32_t{x.bits} << 16); }
-inline void Put(float& slot, float x) { slot = x; }
-inline void Put(BF16& slot, float x) {
+MOEBIUS_INLINE float Get(float x) { return x; }
+MOEBIUS_INLINE float Get(BF16 x) { return std::bit_cast<float>(uint32_t{x.bits} << 16); }
+MOEBIUS_INLINE void Put(float& slot, float x) { slot = x; }
+MOEBIUS_INLINE void Put(BF16& slot, float x) {
   const uint32_t u = std::bit_cast<uint32_t>(x);
   const uint32_t rounded = (u + 0x7FFFu + (u >> 16 & 1)) >> 16, nan = u >> 16 | 0x40;
   slot.bits = static_cast<uint16_t>((u & 0x7FFFFFFFu) > 0x7F800000u ? nan : rounded);
 }
 template <class T>
-void Put(T& slot, float x, bool accumulate) {
-  Put(slot, accumulate ? Get(slot) + x : x);
+MOEBIUS_INLINE void Put(T& slot, float x, bool accumulate) {
+  // The mask instead of a branch, which would keep the loop scalar; what it hides may be NaN.
+  const uint32_t mask = -static_cast<uint32_t>(accumulate);
+  Put(slot, std::bit_cast<float>(std::bit_cast<uint32_t>(Get(slot)) & mask) + x);
 }
 
 // e^x to 2 ulp, for x in [-87, 88]; x is clamped to that range, NaN stays NaN. Cephes' polynomial.
-inline float Exp(float x) {
+MOEBIUS_INLINE float Exp(float x) {
   x = x < -87.0f ? -87.0f : x > 88.0f ? 88.0f : x;
   constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
   const float n = (x * 1.44269504f + kRound) - kRound;
@@ -49,7 +54,7 @@ inline float Exp(float x) {
   return p * std::bit_cast<float>((static_cast<int32_t>(n) + 127) << 23);
 }
 
-inline float Logistic(float z) { return 1.0f / (1.0f + Exp(-z)); }
+MOEBIUS_INLINE float Logistic(float z) { return 1.0f / (1.0f + Exp(-z)); }
 
 // Calls fn(T{}) with the C++ type of F32 or BF16.
 template <class Fn>

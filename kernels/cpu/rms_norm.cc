@@ -11,7 +11,7 @@ constexpr int64_t kGrain = 16384;          // elements of a task
 constexpr int64_t kBlockElements = 65536;  // of a partial sum of the weight gradient
 
 template <class T>
-inline float ReciprocalRms(const T* x, int64_t C, float epsilon) {
+MOEBIUS_INLINE float ReciprocalRms(const T* x, int64_t C, float epsilon) {
   float sum = 0;
 #pragma omp simd reduction(+ : sum)
   for (int64_t c = 0; c < C; ++c) sum += Get(x[c]) * Get(x[c]);

@@ -30,7 +30,7 @@ MOEBIUS_CLONES float Dot(const float* a, const float* b, int64_t n) {
 MOEBIUS_CLONES float LogSumExp(const float* z, int64_t n) {
   float max = z[0];
 #pragma omp simd reduction(max : max)
-  for (int64_t i = 0; i < n; ++i) max = std::max(max, z[i]);
+  for (int64_t i = 0; i < n; ++i) max = z[i] > max ? z[i] : max;
   float sum = 0;
 #pragma omp simd reduction(+ : sum)
   for (int64_t i = 0; i < n; ++i) sum += Exp(z[i] - max);
