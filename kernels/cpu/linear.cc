@@ -82,6 +82,57 @@ std::vector<RowBlock> RowBlocks(const std::vector<Group>& groups) {
   return blocks;
 }
 
+// One panel from the rows w [width, K] of its outputs.
+void PackRowsOfOutputs(const Units& units, const float* w, int64_t K, int64_t width, float* panel,
+                       float* scratch) {
+  if (!units.pairs) return units.simd.transpose_panel(w, K, width, K, panel);
+  const int64_t num_units = units.Count(K);
+  for (int64_t n = 0; n < width; ++n) {
+    scratch[(n + 1) * num_units - 1] = 0;  // K may be odd
+    units.simd.narrow(w + n * K, reinterpret_cast<uint16_t*>(scratch + n * num_units), K);
+  }
+  units.simd.transpose_panel(scratch, num_units, width, num_units, panel);
+}
+
+// One panel from `width` columns of w [N, K], whose rows are inputs.
+void PackRowsOfInputs(const Units& units, const float* w, int64_t N, int64_t K, int64_t width,
+                      float* panel, float* scratch) {
+  const SimdKernels& simd = units.simd;
+  uint16_t *const first = reinterpret_cast<uint16_t*>(scratch), *const second = first + simd.panel;
+  for (int64_t n = 0; n < N; n += units.per_unit(), panel += simd.panel) {
+    if (!units.pairs) {
+      simd.spread(w + n * K, width, panel, 0);
+      continue;
+    }
+    const bool last = n + 1 == N;
+    simd.narrow(w + n * K, first, width);
+    if (!last) simd.narrow(w + (n + 1) * K, second, width);
+    simd.interleave(first, last ? nullptr : second, panel, width);
+    std::fill(panel + width, panel + simd.panel, 0.0f);
+  }
+}
+
+// Rows of sums to bf16, added to what is there if `accumulate`; `before` holds a row.
+struct NarrowArgs {
+  float* sums;
+  int64_t rows, columns, sums_row;
+  uint16_t* y;
+  int64_t y_row;
+  bool accumulate;
+  float* before;
+};
+void NarrowRows(const NarrowArgs& args, const SimdKernels& simd) {
+  for (int64_t r = 0; r < args.rows; ++r) {
+    float* sums = args.sums + r * args.sums_row;
+    uint16_t* y = args.y + r * args.y_row;
+    if (args.accumulate) {
+      simd.widen(y, args.before, args.columns);
+      for (int64_t i = 0; i < args.columns; ++i) sums[i] += args.before[i];
+    }
+    simd.narrow(sums, y, args.columns);
+  }
+}
+
 }  // namespace
 
 int64_t PackedElements(const WeightDims& dims, DType dtype, const SimdKernels& simd) {
@@ -97,36 +148,17 @@ void PackWeight(const Tensor& w, bool transposed, const Tensor& image, Context& 
   const Units units(image.dtype(), simd);
   const int64_t outputs = transposed ? K : N, inputs = transposed ? N : K;
   const int64_t num_panels = CeilDiv(outputs, simd.panel), num_units = units.Count(inputs);
-  // Rows of a panel in bf16, or two rows of inputs.
-  const int64_t row_units = CeilDiv(transposed ? simd.panel : inputs, 2);
-  const int64_t scratch = units.pairs ? row_units * simd.panel : 0;
+  // Two rows of a panel's inputs in bf16, or all rows of its outputs.
+  const int64_t scratch = units.pairs ? simd.panel * (transposed ? 1 : num_units) : 0;
   const auto pack_panel = [&](int64_t i, float* scratch) {
     const int64_t begin = i % num_panels * simd.panel;
     const int64_t width = std::min(simd.panel, outputs - begin);
     const float* from = w.data<float>() + i / num_panels * N * K;
     float* to = reinterpret_cast<float*>(image.raw()) + i * num_units * simd.panel;
-    uint16_t* narrow = reinterpret_cast<uint16_t*>(scratch);
-    if (!transposed && !units.pairs) {
-      simd.transpose_panel(from + begin * K, K, width, K, to);
-    } else if (!transposed) {
-      for (int64_t n = 0; n < width; ++n) {
-        uint16_t* row = narrow + n * 2 * row_units;
-        row[2 * row_units - 1] = 0;
-        simd.narrow(from + (begin + n) * K, row, K);
-      }
-      simd.transpose_panel(scratch, row_units, width, row_units, to);
-    } else if (!units.pairs) {
-      for (int64_t n = 0; n < N; ++n) {
-        simd.spread(from + n * K + begin, width, to + n * simd.panel, 0);
-      }
+    if (transposed) {
+      PackRowsOfInputs(units, from + begin, N, K, width, to, scratch);
     } else {
-      for (int64_t n = 0; n < N; n += 2, to += simd.panel) {
-        const float* row = from + n * K + begin;
-        simd.narrow(row, narrow, width);
-        if (n + 1 < N) simd.narrow(row + K, narrow + simd.panel, width);
-        std::fill(to + width, to + simd.panel, 0.0f);
-        simd.interleave(narrow, n + 1 < N ? narrow + simd.panel : nullptr, to, width);
-      }
+      PackRowsOfOutputs(units, from + begin * K, K, width, to, scratch);
     }
   };
   ForWithScratch(context, e * num_panels, scratch, "weight_image.scratch", pack_panel);
@@ -173,15 +205,16 @@ void Multiply(const MultiplyArgs& args, Context& context, const SimdKernels& sim
                      .accumulate = u > 0 || (args.accumulate && !narrow)});
       u += depth;
     } while (u < num_units);
-    for (int64_t r = begin; narrow && r < end; ++r) {
-      float *row = sums + (r - begin) * columns, *before = sums + kRowBlock * columns;
-      uint16_t* y = reinterpret_cast<uint16_t*>(args.y.raw()) + r * N + n;
-      if (args.accumulate) {
-        simd.widen(y, before, width);
-        for (int64_t i = 0; i < width; ++i) row[i] += before[i];
-      }
-      simd.narrow(row, y, width);
-    }
+    if (!narrow) return;
+    NarrowRows({.sums = sums,
+                .rows = end - begin,
+                .columns = width,
+                .sums_row = columns,
+                .y = reinterpret_cast<uint16_t*>(args.y.raw()) + begin * N + n,
+                .y_row = N,
+                .accumulate = args.accumulate,
+                .before = sums + kRowBlock * columns},
+               simd);
   };
   ForWithScratch(context, num_blocks * CeilDiv(N, columns), scratch, "linear.scratch",
                  multiply_tile);
