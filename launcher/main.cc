@@ -10,6 +10,7 @@ int main(int argc, char** argv) {
   int exit_code = moebius::kExitDone;
   moebius::AddTrainCommand(app, &exit_code);
   moebius::AddPrepareCommand(app, &exit_code);
+  moebius::AddConvertCommand(app, &exit_code);
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& help) {
