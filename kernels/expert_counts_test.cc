@@ -1,0 +1,53 @@
+#include "kernels/expert_counts.h"
+
+#include <gtest/gtest.h>
+
+#include "tests/testing/adversarial_routing.h"
+#include "tests/testing/random_tensors.h"
+
+namespace moebius::kernels {
+namespace {
+
+using Numbers = std::vector<double>;
+
+RoutingPlan Plan(Context& ctx, const test::RoutingCase& routing) {
+  const auto int32 = [&](const Numbers& values) {
+    return test::FromValues(ctx, DType::kI32, {static_cast<int64_t>(values.size())}, values);
+  };
+  return BuildPlan(int32(routing.token_offsets()), int32(routing.experts()), routing.num_experts,
+                   ctx);
+}
+
+TEST(ExpertCounts, CountsByGroupAndAddsUp) {
+  Context ctx;
+  const test::RoutingCase routing = {"", 3, {{0, 2}, {2}, {}, {1, 0, 2}}};
+  const Tensor counts = test::FromValues(ctx, DType::kF64, {2, 3}, {9, 9, 9, 9, 9, 9});
+  for (const bool accumulate : {false, true})
+    ExpertCounts({Plan(ctx, routing), 2, counts, accumulate}, ctx);
+  EXPECT_EQ(test::ToDoubles(counts), (Numbers{2, 0, 4, 2, 2, 2}));
+}
+
+TEST(ExpertCounts, AreTheDifferencesOfExpertOffsets) {
+  Context ctx;
+  for (const auto& routing : test::AdversarialRoutings(23, 6)) {
+    SCOPED_TRACE(routing.name);
+    const RoutingPlan plan = Plan(ctx, routing);
+    const Tensor counts = ctx.Empty(DType::kF64, {1, 6}, "counts");
+    ExpertCounts({plan, 23, counts, false}, ctx);
+    const auto offsets = plan.expert_offsets.span<int32_t>();
+    for (int e = 0; e < 6; ++e) EXPECT_EQ(counts.data<double>()[e], offsets[e + 1] - offsets[e]);
+  }
+}
+
+TEST(ExpertCounts, FractionsAddUpToOneAndAreEvenWhereNothingCame) {
+  Context ctx;
+  const Tensor counts = test::FromValues(ctx, DType::kF64, {2, 4}, {1, 0, 2, 5, 0, 0, 0, 0});
+  for (const DType dtype : {DType::kF32, DType::kF64}) {
+    const Tensor fractions = ctx.Empty(dtype, {2, 4}, "fractions");
+    ExpertFractions(counts, fractions, ctx);
+    EXPECT_EQ(test::ToDoubles(fractions), (Numbers{0.125, 0, 0.25, 0.625, 0.25, 0.25, 0.25, 0.25}));
+  }
+}
+
+}  // namespace
+}  // namespace moebius::kernels
