@@ -40,6 +40,8 @@ TEST(House, FilesAreSmall) {
   ExpectKept(CheckFileSizes(Tree(), LinesOf("tests/house/large_files.txt")));
 }
 
+TEST(House, FoldersHavePages) { ExpectKept(CheckReadmesExist(Tree())); }
+
 TEST(House, PagesAreShort) { ExpectKept(CheckReadmeLengths(Tree())); }
 
 TEST(House, TodosHaveOwners) { ExpectKept(CheckTodos(Tree())); }
