@@ -17,14 +17,8 @@ fetch_text() { data/corpora/fetch.sh quick5 "$text"; }
 # held_out DOMAIN: the bits per byte of its newest evaluation.
 held_out() { grep -E "\"domain\": ?\"$1\"" "$run/metrics.jsonl" | tail -n 1 | sed -E 's/.*"bits_per_byte": ?([0-9.e+-]+).*/\1/'; }
 
-# gzip_bits FILE: the bits per byte of gzip -9 on 600 KB out of the middle of FILE.
-gzip_bits() {
-  local size=600000
-  local start=$((($(stat -c %s "$1") - size) / 2))
-  tail -c "+$((start > 0 ? start : 1))" "$1" | head -c "$size" >"$run/sample.txt"
-  gzip -9 -c "$run/sample.txt" | wc -c | awk -v size="$(stat -c %s "$run/sample.txt")" '{ printf "%.3f", 8 * $1 / size }'
-  rm "$run/sample.txt"
-}
+# gzip_bits FILE: the bits per byte of gzip -9.
+gzip_bits() { gzip -9 -c "$1" | wc -c | awk -v size="$(stat -c %s "$1")" '{ printf "%.3f", 8 * $1 / size }'; }
 
 say "packages"
 bazel/tools/install_deps.sh
@@ -52,8 +46,8 @@ say "a sample"
 "$moebius" generate --checkpoint "$run/checkpoints/$(cat "$run/checkpoints/LATEST")" --prompt "The " --max_tokens 60
 
 say "held-out text, bits per byte"
-table=$(for file in "$text"/*.txt; do
-  domain=$(basename "$file" .txt)
+table=$(for file in "$run"/data/*.heldout.txt; do
+  domain=$(basename "$file" .heldout.txt)
   echo "$domain $(held_out "$domain") $(gzip_bits "$file")"
 done)
 awk 'BEGIN { printf "%-10s %8s %8s\n", "domain", "moebius", "gzip -9" }

@@ -4,6 +4,7 @@
 //   dataset.json                      manifest: sizes, counts, checksums, what it was made from
 //   tokenizer.json | tokenizer.model
 //   <domain>.train.{bin,idx}  <domain>.heldout.{bin,idx}
+//   <domain>.heldout.txt              the held-out text itself, for comparison with other programs
 #pragma once
 
 #include <memory>

@@ -186,10 +186,15 @@ absl::StatusOr<DomainRecord> WriteDomain(const DataSpec& spec, const std::string
                    SplitWriter::Create(TrainPrefix(folder, domain.name), tokenizer));
   ASSIGN_OR_RETURN(SplitWriter held,
                    SplitWriter::Create(HeldOutPrefix(folder, domain.name), tokenizer));
-  RETURN_IF_ERROR(
-      ForEachDocument(spec, domain, meter, [&](std::string_view document, uint64_t hash) {
-        return held_out.contains(hash) ? held.Append(document) : train.Append(document);
+  ASSIGN_OR_RETURN(OutputFile held_text,
+                   OutputFile::Create(HeldOutPrefix(folder, domain.name) + ".txt"));
+  RETURN_IF_ERROR(ForEachDocument(
+      spec, domain, meter, [&](std::string_view document, uint64_t hash) -> absl::Status {
+        if (!held_out.contains(hash)) return train.Append(document);
+        RETURN_IF_ERROR(held_text.Write(absl::string_view(document.data(), document.size())));
+        return held.Append(document);
       }));
+  RETURN_IF_ERROR(held_text.Close());
   DomainRecord record;
   record.name = domain.name;
   ASSIGN_OR_RETURN(record.train, train.Finish());

@@ -231,6 +231,7 @@ TEST(Dataset, EveryDamagedByteIsNamed) {
   ASSERT_TRUE(Dataset::Open(spec.folder).ok());
   for (const auto& entry : std::filesystem::directory_iterator(spec.folder)) {
     const std::string path = entry.path();
+    if (path.ends_with(".txt")) continue;  // for people; never read
     const std::string whole = ReadFile(path).value();
     const size_t stride = whole.size() / 100 + 1;
     for (size_t i = 0; i < whole.size(); i += stride) {
