@@ -17,7 +17,6 @@
 
 namespace moebius {
 
-using ::google::protobuf::Descriptor;
 using ::google::protobuf::FieldDescriptor;
 using ::google::protobuf::Message;
 using ::google::protobuf::Reflection;
