@@ -8,11 +8,11 @@ packages=(
   bazel-bootstrap g++ pkg-config git ca-certificates python3
   # libraries
   libabsl-dev libprotobuf-dev protobuf-compiler libgrpc++-dev protobuf-compiler-grpc
-  libopenmpi-dev openmpi-bin libdnnl-dev libsentencepiece-dev libhwloc-dev
+  libopenmpi-dev openmpi-bin libsentencepiece-dev
   libzstd-dev zlib1g-dev libxxhash-dev libisal-dev
-  nlohmann-json3-dev libsimdjson-dev libcli11-dev libssl-dev libjs-chart.js
+  nlohmann-json3-dev libcli11-dev libjs-chart.js
   # tests and checks
-  libgtest-dev libgmock-dev libbenchmark-dev clang-format clang-tidy shellcheck zstd
+  libgtest-dev libgmock-dev libbenchmark-dev clang-format clang-tidy shellcheck
 )
 
 missing=()
