@@ -1,11 +1,24 @@
 #include "train/training_state.h"
 
+#include <algorithm>
+
 namespace moebius {
 namespace {
 
-absl::Status ReadAll(const CheckpointReader& checkpoint,
+// An imported model is a checkpoint of step 0 that holds parameters alone.
+bool KeepsItsStart(const CheckpointReader& checkpoint, const CheckpointTensor& tensor,
+                   const ParameterStore& store) {
+  if (checkpoint.step() != 0 || checkpoint.tensors().contains(tensor.name)) return false;
+  return std::ranges::none_of(store.parameters(), [&](const Parameter* parameter) {
+    return parameter->name == tensor.name;
+  });
+}
+
+absl::Status ReadAll(const CheckpointReader& checkpoint, const ParameterStore& store,
                      const std::vector<CheckpointTensor>& tensors) {
-  for (const CheckpointTensor& tensor : tensors) RETURN_IF_ERROR(checkpoint.Read(tensor));
+  for (const CheckpointTensor& tensor : tensors) {
+    if (!KeepsItsStart(checkpoint, tensor, store)) RETURN_IF_ERROR(checkpoint.Read(tensor));
+  }
   return absl::OkStatus();
 }
 
@@ -44,14 +57,15 @@ std::vector<CheckpointTensor> TrainingTensors(Session& session) {
 }
 
 absl::Status RestoreModel(const CheckpointReader& checkpoint, ParameterStore& store) {
-  RETURN_IF_ERROR(ReadAll(checkpoint, ModelTensors(store, 0)));
+  RETURN_IF_ERROR(ReadAll(checkpoint, store, ModelTensors(store, 0)));
   RaiseVersions(store);
   return absl::OkStatus();
 }
 
 absl::Status RestoreTraining(const CheckpointReader& checkpoint, Session& session) {
-  RETURN_IF_ERROR(ReadAll(checkpoint, TrainingTensors(session)));
-  RaiseVersions(session.model().store());
+  ParameterStore& store = session.model().store();
+  RETURN_IF_ERROR(ReadAll(checkpoint, store, TrainingTensors(session)));
+  RaiseVersions(store);
   session.set_steps_done(checkpoint.step());
   return absl::OkStatus();
 }

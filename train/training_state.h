@@ -15,8 +15,9 @@ namespace moebius {
 std::vector<CheckpointTensor> ModelTensors(ParameterStore& store, int rank);
 std::vector<CheckpointTensor> TrainingTensors(Session& session);
 
-// Fills the model, or all training state and the step, from a checkpoint of any layout. Errors name
-// file and tensor; what was read before stays read.
+// Fills the model, or all training state and the step, from a checkpoint of any layout. What an
+// imported model lacks (moments and buffers, in a checkpoint of step 0) keeps its start. Errors
+// name file and tensor; what was read before stays read.
 absl::Status RestoreModel(const CheckpointReader& checkpoint, ParameterStore& store);
 absl::Status RestoreTraining(const CheckpointReader& checkpoint, Session& session);
 
