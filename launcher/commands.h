@@ -13,6 +13,10 @@ namespace moebius {
 
 void AddTrainCommand(CLI::App& app, int* exit_code);
 void AddPrepareCommand(CLI::App& app, int* exit_code);
+void AddEvalCommand(CLI::App& app, int* exit_code);
+void AddGenerateCommand(CLI::App& app, int* exit_code);
+void AddInspectCommand(CLI::App& app, int* exit_code);
+void AddReportCommand(CLI::App& app, int* exit_code);
 void AddConvertCommand(CLI::App& app, int* exit_code);
 
 // What every command that takes a config has on its command line.

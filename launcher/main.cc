@@ -10,6 +10,10 @@ int main(int argc, char** argv) {
   int exit_code = moebius::kExitDone;
   moebius::AddTrainCommand(app, &exit_code);
   moebius::AddPrepareCommand(app, &exit_code);
+  moebius::AddEvalCommand(app, &exit_code);
+  moebius::AddGenerateCommand(app, &exit_code);
+  moebius::AddInspectCommand(app, &exit_code);
+  moebius::AddReportCommand(app, &exit_code);
   moebius::AddConvertCommand(app, &exit_code);
   try {
     app.parse(argc, argv);

@@ -18,8 +18,8 @@ bool SpeaksForAll();              // the first process of the job, or the only o
 struct RankOptions {
   int thread_ranks = 1;      // ranks of this process; more than 1 only without mpirun and srun
   int threads_per_rank = 0;  // 0: this host's cores divided by the ranks on it
-  WaitOptions wait;
-  std::string board_directory;  // where processes show what they do; every host sees it
+  WaitOptions wait = {};
+  std::string board_directory = "";  // where processes show what they do; every host sees it
 };
 
 // A rank's share of the host's cores.

@@ -8,18 +8,6 @@
 namespace moebius {
 namespace {
 
-DType ComputeDtypeOf(const RunConfig& config) {
-  switch (config.precision().compute()) {
-    case PrecisionConfig::FP64:
-      return DType::kF64;
-    case PrecisionConfig::FP32:
-      return DType::kF32;
-    case PrecisionConfig::BF16:
-      return DType::kBF16;
-  }
-  CHECK(false) << "no such precision";
-}
-
 ParallelSizes SizesOf(const ParallelConfig& config) {
   return {.tensor = config.tensor_size(),
           .pipeline = config.pipeline_size(),
@@ -70,6 +58,18 @@ bool AttendsWithin(const RunConfig& config) {
 }
 
 }  // namespace
+
+DType ComputeDtypeOf(const RunConfig& config) {
+  switch (config.precision().compute()) {
+    case PrecisionConfig::FP64:
+      return DType::kF64;
+    case PrecisionConfig::FP32:
+      return DType::kF32;
+    case PrecisionConfig::BF16:
+      return DType::kBF16;
+  }
+  CHECK(false) << "no such precision";
+}
 
 absl::StatusOr<std::unique_ptr<Session>> Session::Create(const RunConfig& config,
                                                          Communicator& world,

@@ -20,6 +20,8 @@
 
 namespace moebius {
 
+DType ComputeDtypeOf(const RunConfig& config);
+
 class Session {
  public:
   // REQUIRES: the config is valid for the world's size. world and dataset outlive the session.
