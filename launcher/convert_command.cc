@@ -3,6 +3,7 @@
 #include <memory>
 #include <string>
 
+#include "launcher/checkpoint_path.h"
 #include "launcher/commands.h"
 #include "train/hugging_face/convert.h"
 
@@ -24,7 +25,8 @@ absl::Status Convert(const ConvertFlags& flags) {
   if (exports) {
     ASSIGN_OR_RETURN(const HuggingFaceLayout layout, ParseHuggingFaceLayout(flags.layout));
     const DType dtype = flags.dtype == "BF16" ? DType::kBF16 : DType::kF32;
-    RETURN_IF_ERROR(ExportCheckpoint(flags.from, result, layout, dtype));
+    ASSIGN_OR_RETURN(const std::string checkpoint, ResolveCheckpoint(flags.from));
+    RETURN_IF_ERROR(ExportCheckpoint(checkpoint, result, layout, dtype));
   } else {
     RETURN_IF_ERROR(ImportCheckpoint(flags.from_hugging_face, result));
   }
@@ -37,7 +39,7 @@ absl::Status Convert(const ConvertFlags& flags) {
 void AddConvertCommand(CLI::App& app, int* exit_code) {
   auto flags = std::make_shared<ConvertFlags>();
   CLI::App* command = app.add_subcommand("convert", "export to Hugging Face, or import from it");
-  CLI::Option* from = command->add_option("--from", flags->from, "checkpoint to export");
+  CLI::Option* from = command->add_option("--from", flags->from, "checkpoint, or run, to export");
   CLI::Option* to_hf =
       command->add_option("--to_hf", flags->to_hugging_face, "directory to write the export to");
   CLI::Option* layout =
