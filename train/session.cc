@@ -110,21 +110,20 @@ StepResult Session::Step() {
   return result;
 }
 
-// Micro-batches are dealt to the ranks of the data axis in contiguous blocks.
+// Micro-batches are dealt to the ranks of the data axis in turn: when each rank has run i of n, the
+// same samples have been seen whatever the number of ranks.
 std::vector<MicroBatch> Session::LoadMicroBatches() {
   const TrainConfig& train = config_.train();
+  const int64_t size = train.micro_batch_size();
+  const int64_t count = train.global_batch_size() / size;
   const MeshPosition& at = mesh_->position();
-  const int64_t per_rank =
-      train.global_batch_size() / train.micro_batch_size() / at.size_of(Axis::kData);
-  int64_t sample = steps_done_ * train.global_batch_size() +
-                   at.index_on(Axis::kData) * per_rank * train.micro_batch_size();
   std::vector<MicroBatch> micro_batches;
-  for (int64_t m = 0; m < per_rank; ++m) {
+  for (int64_t m = at.index_on(Axis::kData); m < count; m += at.size_of(Axis::kData)) {
     std::vector<Sample> samples;
     std::vector<int64_t> index;
-    for (int64_t b = 0; b < train.micro_batch_size(); ++b, ++sample) {
-      samples.push_back(stream_.Get(sample));
-      index.push_back(sample);
+    for (int64_t b = 0; b < size; ++b) {
+      index.push_back(steps_done_ * train.global_batch_size() + m * size + b);
+      samples.push_back(stream_.Get(index.back()));
     }
     micro_batches.push_back(MakeMicroBatch(samples, index, train.sequence_length(),
                                            AttendsWithin(config_), model_->policy().master,

@@ -34,6 +34,7 @@ class Session {
   StepResult Step();
   int64_t steps_done() const { return steps_done_; }
   void set_steps_done(int64_t steps) { steps_done_ = steps; }  // after loading a checkpoint
+  void set_records_margins(bool records) { step_->set_records_margins(records); }
   double learning_rate() { return context_.step().learning_rate; }
 
   std::vector<DomainEvaluation> Evaluate();
