@@ -1,9 +1,12 @@
 #include "tests/parity/parity_run.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
+#include <limits>
 #include <mutex>
 
+#include "absl/strings/str_format.h"
 #include "configs/load.h"
 #include "core/base/check.h"
 #include "parallel/thread_communicator.h"
@@ -12,6 +15,27 @@
 
 namespace moebius {
 namespace {
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+
+RunConfig ConfigOf(const Layout& layout, Overrides overrides) {
+  overrides.push_back(absl::StrFormat("parallel.expert_size=%d", layout.expert_size));
+  overrides.push_back(absl::StrFormat("train.micro_batch_size=%d", layout.micro_batch_size));
+  auto config = LoadRunConfig("configs/recipes/tiny.textproto", overrides);
+  CHECK(config.ok()) << config.status();
+  return *std::move(config);
+}
+
+void Append(const StepResult& result, ParityCurve* curve) {
+  CHECK(result.updated);
+  curve->loss.push_back(result.loss);
+  curve->balance_loss.push_back(result.routing.balance_loss);
+  curve->z_loss.push_back(result.routing.z_loss);
+  curve->gradient_norm.push_back(result.gradient_norm);
+  curve->min_margin = std::min(curve->min_margin, result.routing.min_margin);
+  for (const auto& layer : result.routing.counts)
+    std::ranges::copy(layer, std::back_inserter(curve->counts));
+}
 
 template <class T>
 void CopyPieces(const Parameter& parameter, const MeshPosition& at, std::vector<double>* global) {
@@ -24,82 +48,114 @@ void CopyPieces(const Parameter& parameter, const MeshPosition& at, std::vector<
   }
 }
 
-void Collect(Session& session, ParityCurve* curve) {
-  const MeshPosition& at = session.mesh().position();
-  for (const Parameter* parameter : session.model().store().parameters()) {
-    auto& global = curve->parameters[parameter->name];
-    global.resize(parameter->placement.global_shape.num_elements());
-    if (!parameter->placement.IsFirstReplica(at)) continue;
-    if (parameter->value.dtype() == DType::kF64) {
-      CopyPieces<double>(*parameter, at, &global);
+// Every element from the one rank that speaks for it.
+std::vector<double> Gather(const Parameter& parameter, const MeshPosition& at,
+                           Communicator& world) {
+  std::vector<double> global(parameter.placement.global_shape.num_elements());
+  if (parameter.placement.IsFirstReplica(at)) {
+    if (parameter.value.dtype() == DType::kF64) {
+      CopyPieces<double>(parameter, at, &global);
     } else {
-      CopyPieces<float>(*parameter, at, &global);
+      CopyPieces<float>(parameter, at, &global);
     }
   }
+  world.AllReduce(std::span(global)).Wait();
+  return global;
 }
 
-void Train(Session& session, ParityCurve* curve) {
-  for (int64_t step = 0; step < session.config().train().num_steps(); ++step) {
-    const StepResult result = session.Step();
-    CHECK(result.updated);
-    if (curve == nullptr) continue;
-    curve->loss.push_back(result.loss);
-    curve->balance_loss.push_back(result.routing.balance_loss);
-    curve->z_loss.push_back(result.routing.z_loss);
-    curve->gradient_norm.push_back(result.gradient_norm);
+std::vector<double> ToDoubles(const Tensor& x) {
+  if (x.dtype() == DType::kF64) return {x.span<double>().begin(), x.span<double>().end()};
+  return {x.span<float>().begin(), x.span<float>().end()};
+}
+
+void GatherState(Session& session, Communicator& world, ParityCurve* curve) {
+  const ParameterStore& store = session.model().store();
+  for (const Parameter* parameter : store.parameters()) {
+    curve->final_state[parameter->name] = Gather(*parameter, session.mesh().position(), world);
   }
+  for (const Buffer* buffer : store.buffers()) {
+    curve->final_state[buffer->name] = ToDoubles(buffer->value);
+  }
+  std::span farthest(&curve->min_margin, 1);
+  curve->min_margin = -curve->min_margin;
+  world.AllReduceMax(farthest).Wait();
+  curve->min_margin = -curve->min_margin;
 }
 
 double RelativeDifference(const std::vector<double>& a, const std::vector<double>& b) {
   CHECK_EQ(a.size(), b.size());
   double worst = 0;
   for (size_t i = 0; i < a.size(); ++i) {
+    if (!std::isfinite(a[i]) || !std::isfinite(b[i])) return kInfinity;
     const double scale = std::max(std::abs(a[i]), std::abs(b[i]));
     if (scale > 0) worst = std::max(worst, std::abs(a[i] - b[i]) / scale);
-    if (std::isnan(a[i]) || std::isnan(b[i])) return std::numeric_limits<double>::infinity();
   }
   return worst;
+}
+
+double RelativeL2(const std::vector<double>& a, const std::vector<double>& b) {
+  CHECK_EQ(a.size(), b.size());
+  double difference = 0, norm = 0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    difference += (a[i] - b[i]) * (a[i] - b[i]);
+    norm += a[i] * a[i];
+  }
+  if (!std::isfinite(difference) || !std::isfinite(norm)) return kInfinity;
+  return difference == 0 ? 0 : std::sqrt(difference / norm);
 }
 
 }  // namespace
 
-ParityCurve RunParityCell(const ParityCell& cell, const WrapWorld& wrap) {
-  auto config = LoadRunConfig("configs/recipes/tiny.textproto", cell.overrides);
-  CHECK(config.ok()) << config.status();
-  const Dataset& dataset = TinyDataset();
+std::string Layout::ToString() const {
+  return absl::StrFormat("%d rank%s, experts over %d, micro-batches of %d", ranks,
+                         ranks == 1 ? "" : "s", expert_size, micro_batch_size);
+}
+
+ParityCurve TrainOnRank(const Layout& layout, const Overrides& overrides, Communicator& world,
+                        const WrapWorld& wrap) {
+  CHECK_EQ(world.size(), layout.ranks);
+  const std::unique_ptr<Communicator> wrapped = wrap ? wrap(world) : nullptr;
+  auto created =
+      Session::Create(ConfigOf(layout, overrides), wrapped ? *wrapped : world, TinyDataset(), {});
+  CHECK(created.ok()) << created.status();
+  Session& session = **created;
+  session.set_records_margins(true);
   ParityCurve curve;
-  std::mutex mutex;
-  RunOnThreads(cell.ranks, [&](Communicator& world) {
-    const std::unique_ptr<Communicator> wrapped = wrap ? wrap(world) : nullptr;
-    auto session = Session::Create(*config, wrapped ? *wrapped : world, dataset, {});
-    CHECK(session.ok()) << session.status();
-    Train(**session, world.rank() == 0 ? &curve : nullptr);
-    const std::lock_guard lock(mutex);
-    Collect(**session, &curve);
+  for (int64_t i = 0; i < session.config().train().num_steps(); ++i) {
+    Append(session.Step(), &curve);
+  }
+  GatherState(session, world, &curve);
+  return curve;
+}
+
+ParityCurve TrainOnThreads(const Layout& layout, const Overrides& overrides,
+                           const WrapWorld& wrap) {
+  ParityCurve curve;
+  RunOnThreads(layout.ranks, {.deadline = std::chrono::minutes(1)}, [&](Communicator& world) {
+    ParityCurve own = TrainOnRank(layout, overrides, world, wrap);
+    if (world.rank() == 0) curve = std::move(own);
   });
   return curve;
 }
 
-double CurveDifference(const ParityCurve& a, const ParityCurve& b) {
-  return std::max({RelativeDifference(a.loss, b.loss),
-                   RelativeDifference(a.balance_loss, b.balance_loss),
-                   RelativeDifference(a.z_loss, b.z_loss),
-                   RelativeDifference(a.gradient_norm, b.gradient_norm)});
+Difference Compare(const ParityCurve& a, const ParityCurve& b) {
+  Difference difference{.curve = std::max({RelativeDifference(a.loss, b.loss),
+                                           RelativeDifference(a.balance_loss, b.balance_loss),
+                                           RelativeDifference(a.z_loss, b.z_loss),
+                                           RelativeDifference(a.gradient_norm, b.gradient_norm)})};
+  CHECK_EQ(a.final_state.size(), b.final_state.size());
+  for (const auto& [name, x] : a.final_state) {
+    difference.state = std::max(difference.state, RelativeL2(x, b.final_state.at(name)));
+  }
+  CHECK_EQ(a.counts.size(), b.counts.size());
+  for (size_t i = 0; i < a.counts.size(); ++i) {
+    difference.moved_pairs += std::max(a.counts[i] - b.counts[i], 0.0);
+  }
+  return difference;
 }
 
-double ParameterDifference(const ParityCurve& a, const ParityCurve& b) {
-  CHECK_EQ(a.parameters.size(), b.parameters.size());
-  double worst = 0;
-  for (const auto& [name, x] : a.parameters) {
-    const auto& y = b.parameters.at(name);
-    double difference = 0, norm = 0;
-    for (size_t i = 0; i < x.size(); ++i) {
-      difference += (x[i] - y[i]) * (x[i] - y[i]);
-      norm += x[i] * x[i];
-    }
-    worst = std::max(worst, std::sqrt(difference / norm));
-  }
-  return worst;
+std::string Difference::ToString() const {
+  return absl::StrFormat("%.1e | %.1e | %g", curve, state, moved_pairs);
 }
 
 }  // namespace moebius

@@ -1,8 +1,9 @@
-// Trains configs/recipes/tiny.textproto for its 20 steps on thread ranks and keeps everything that two
-// layouts must agree on.
+// Trains configs/recipes/tiny.textproto in some layout and keeps everything that two layouts must
+// agree on.
 #pragma once
 
 #include <functional>
+#include <limits>
 #include <map>
 #include <memory>
 #include <string>
@@ -12,27 +13,46 @@
 
 namespace moebius {
 
-struct ParityCell {
+// How the work is split: what may not change a number.
+struct Layout {
   int ranks = 1;
-  std::vector<std::string> overrides;  // "path=value"
+  int expert_size = 1;
+  int micro_batch_size = 4;
+
+  std::string ToString() const;  // "4 ranks, experts over 2, micro-batches of 4"
 };
+
+// What is trained: overrides of the recipe, "path=value".
+using Overrides = std::vector<std::string>;
 
 struct ParityCurve {
   std::vector<double> loss, balance_loss, z_loss, gradient_norm;  // by step
-  std::map<std::string, std::vector<double>> parameters;          // final, global, by name
-  double min_margin = 0;  // the smallest gap of any top-k decision of the run
-  std::string ToString() const;  // the curves in columns
+  std::vector<double> counts;                                     // pairs by step, layer and expert
+  std::map<std::string, std::vector<double>> final_state;         // parameters and buffers, global
+  // The smallest gap of any choice of experts, between the last chosen and the first not chosen.
+  double min_margin = std::numeric_limits<double>::infinity();
 };
 
-// What a test of the test puts between the ranks and their communicator.
+// What a test of the test puts between a rank and its communicator.
 using WrapWorld = std::function<std::unique_ptr<Communicator>(Communicator& world)>;
 
-ParityCurve RunParityCell(const ParityCell& cell, const WrapWorld& wrap = nullptr);
+// All ranks of `world`, of which there are layout.ranks, call it together; each gets the whole.
+ParityCurve TrainOnRank(const Layout& layout, const Overrides& overrides, Communicator& world,
+                        const WrapWorld& wrap = nullptr);
 
-// The largest relative difference of any step's loss, balance loss, z-loss and gradient norm.
-double CurveDifference(const ParityCurve& a, const ParityCurve& b);
+// The same on threads.
+ParityCurve TrainOnThreads(const Layout& layout, const Overrides& overrides,
+                           const WrapWorld& wrap = nullptr);
 
-// The largest relative L2 difference of any tensor.
-double ParameterDifference(const ParityCurve& a, const ParityCurve& b);
+struct Difference {
+  double curve = 0;  // largest relative one of any loss, balance loss, z-loss or gradient norm
+  double state = 0;  // largest relative L2 one of any tensor of the final state
+  double moved_pairs = 0;  // pairs that went to another expert, over all steps
+
+  std::string ToString() const;
+};
+
+// NaN anywhere is an infinite difference.
+Difference Compare(const ParityCurve& a, const ParityCurve& b);
 
 }  // namespace moebius
