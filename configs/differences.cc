@@ -56,11 +56,23 @@ void Compare(const Message& a, const Message& b, const std::string& base,
   }
 }
 
+// Micro-batches are layout, but for losses that are defined on them.
+bool DependsOnMicroBatches(const RunConfig& config) {
+  const BalanceConfig& balance = config.model().moe().balance();
+  if (balance.global_counts() == BalanceConfig::RUNNING) return true;
+  for (const BalanceLossConfig& loss : balance.loss()) {
+    if (loss.scope() == BalanceLossConfig::MICRO_BATCH) return true;
+  }
+  return false;
+}
+
 }  // namespace
 
 std::vector<std::string> ResultDifferences(const RunConfig& a, const RunConfig& b) {
   std::vector<std::string> paths;
   Compare(a, b, "", &paths);
+  const bool differs = a.train().micro_batch_size() != b.train().micro_batch_size();
+  if (differs && DependsOnMicroBatches(a)) paths.push_back("train.micro_batch_size");
   return paths;
 }
 

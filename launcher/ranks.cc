@@ -88,17 +88,19 @@ int WorldSize(int thread_ranks) {
   return processes > 0 ? processes : thread_ranks;
 }
 
+absl::Status CheckRanks(int thread_ranks) {
+  if (thread_ranks == 1 || NumMpiProcesses() == 0) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      "--ranks: ranks are threads or processes, not both; under mpirun or srun leave it out");
+}
+
 bool SpeaksForAll() { return NumMpiProcesses() == 0 || ProcessRank() == 0; }
 
 absl::Status RunRanks(
     const RankOptions& options,
     const std::function<absl::Status(Communicator& world, const RankCores& cores)>& body) {
-  if (NumMpiProcesses() == 0) return RunThreads(options, body);
-  if (options.thread_ranks != 1) {
-    return absl::InvalidArgumentError(
-        "--ranks: ranks are threads or processes, not both; under mpirun or srun leave it out");
-  }
-  return RunProcess(options, body);
+  RETURN_IF_ERROR(CheckRanks(options.thread_ranks));
+  return NumMpiProcesses() == 0 ? RunThreads(options, body) : RunProcess(options, body);
 }
 
 }  // namespace moebius

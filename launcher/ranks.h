@@ -15,6 +15,9 @@ namespace moebius {
 int WorldSize(int thread_ranks);  // processes under mpirun or srun, threads else
 bool SpeaksForAll();              // the first process of the job, or the only one
 
+// Refuses thread ranks under mpirun and srun.
+absl::Status CheckRanks(int thread_ranks);
+
 struct RankOptions {
   int thread_ranks = 1;      // ranks of this process; more than 1 only without mpirun and srun
   int threads_per_rank = 0;  // 0: this host's cores divided by the ranks on it

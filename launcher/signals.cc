@@ -5,15 +5,18 @@
 #include <atomic>
 #include <csignal>
 
+#include "launcher/exit_codes.h"
+
 namespace moebius {
 namespace {
 
 std::atomic<int> request{0};
+std::atomic<int> interrupts{0};
 static_assert(std::atomic<int>::is_always_lock_free, "used in a signal handler");
 
 void OnSignal(int signal) {
   const int wanted = static_cast<int>(signal == SIGUSR2 ? Request::kSave : Request::kStop);
-  if (signal == SIGINT && request.load() == static_cast<int>(Request::kStop)) ::_exit(130);
+  if (signal == SIGINT && interrupts.fetch_add(1) > 0) ::_exit(kExitFailed);
   int known = request.load();
   while (known < wanted && !request.compare_exchange_weak(known, wanted)) {
   }
@@ -30,6 +33,5 @@ void InstallSignalHandlers() {
 }
 
 Request TakeRequest() { return static_cast<Request>(request.exchange(0)); }
-Request PendingRequest() { return static_cast<Request>(request.load()); }
 
 }  // namespace moebius

@@ -11,6 +11,5 @@ void InstallSignalHandlers();
 
 // The strongest request since the last call. Any thread; each caller that consumes must be alone.
 Request TakeRequest();
-Request PendingRequest();  // without taking it
 
 }  // namespace moebius

@@ -29,9 +29,8 @@ struct TrainFlags {
 
 // What a run that resumes may not change.
 absl::Status CheckResume(const RunConfig& config, const RunPaths& paths) {
-  if (!std::filesystem::exists(paths.config()) || !std::filesystem::exists(paths.checkpoints())) {
-    return absl::OkStatus();
-  }
+  ASSIGN_OR_RETURN(const auto checkpoints, FindCheckpoints(paths.checkpoints()));
+  if (checkpoints.empty() || !std::filesystem::exists(paths.config())) return absl::OkStatus();
   ASSIGN_OR_RETURN(const RunConfig before, LoadRunConfig(paths.config()));
   const std::vector<std::string> differences = ResultDifferences(before, config);
   if (differences.empty()) return absl::OkStatus();
@@ -41,10 +40,9 @@ absl::Status CheckResume(const RunConfig& config, const RunPaths& paths) {
       paths.config(), differences[0]));
 }
 
-double TotalPeakFlops(const RunConfig& config, Session& session) {
+double TotalPeakFlops(Session& session) {
   double peak = cpu::PeakFlops(session.model().policy().compute, session.context());
   session.mesh().world().AllReduce(std::span(&peak, 1)).Wait();
-  (void)config;
   return peak;
 }
 
@@ -63,29 +61,37 @@ absl::StatusOr<TrainOutcome> TrainRank(const RunConfig& config, const TrainFlags
       Trainer::Create({.checkpoint_directory = RunPaths{config.run().dir()}.checkpoints(),
                        .resume_from = flags.checkpoint,
                        .config_text = PrintConfig(config),
-                       .peak_flops = TotalPeakFlops(config, **session),
+                       .peak_flops = TotalPeakFlops(**session),
                        .run = run,
                        .take_request = [=] { return first_here ? TakeRequest() : Request::kNone; }},
                       **session, *dataset);
   RETURN_IF_ERROR(Agree(world, trainer.status()));
 
   const absl::StatusOr<TrainOutcome> outcome = (*trainer)->Run();
-  if (Recorder* recorder = (*trainer)->recorder()) {
-    const bool stopped = outcome.ok() && *outcome == TrainOutcome::kStopped;
-    const std::string reason(outcome.status().message());
-    RETURN_IF_ERROR(recorder->SetStatus(!outcome.ok() ? "failed"
-                                        : stopped     ? "stopped"
-                                                      : "done",
-                                        (*session)->steps_done(), reason,
-                                        !outcome.ok() ? ExitCodeOf(outcome.status())
-                                        : stopped     ? kExitStopped
-                                                      : kExitDone));
+  const absl::Status failure = Agree(world, outcome.status());
+  Recorder* recorder = (*trainer)->recorder();
+  if (failure.ok() && recorder != nullptr) {
+    const bool stopped = *outcome == TrainOutcome::kStopped;
+    RETURN_IF_ERROR(recorder->SetStatus(stopped ? "stopped" : "done", (*session)->steps_done(), "",
+                                        stopped ? kExitStopped : kExitDone));
   }
+  // Whatever breaks once training has begun is a failed run, not bad input.
+  if (!failure.ok()) return absl::InternalError(failure.message());
   return outcome;
+}
+
+// status.json of a run that could not go on, kept up to the last step on record.
+void WriteFailure(RunDirectory& run, const std::string& reason, int exit_code) {
+  RunStatus status = ReadRunStatus(run.paths()).value_or(RunStatus{});
+  status.state = "failed";
+  status.exit_reason = reason;
+  status.exit_code = exit_code;
+  (void)run.WriteStatus(status);  // the reason is on standard error too
 }
 
 absl::StatusOr<TrainOutcome> Train(const TrainFlags& flags) {
   ASSIGN_OR_RETURN(const RunConfig config, flags.config.Load());
+  RETURN_IF_ERROR(CheckRanks(flags.ranks));
   RETURN_IF_ERROR(ValidateLayout(config, WorldSize(flags.ranks)));
   if (flags.config.OnlyChecks()) return TrainOutcome::kDone;
 
@@ -93,41 +99,35 @@ absl::StatusOr<TrainOutcome> Train(const TrainFlags& flags) {
   const RunPaths paths{config.run().dir()};
   std::optional<RunDirectory> run;
   if (SpeaksForAll()) {
-    RETURN_IF_ERROR(CheckResume(config, paths));
     ASSIGN_OR_RETURN(run, RunDirectory::Open(paths.root));
+    RETURN_IF_ERROR(CheckResume(config, paths));
     RETURN_IF_ERROR(run->WriteConfig(PrintConfig(config)));
     RETURN_IF_ERROR(PrepareData(config));
   }
   InstallSignalHandlers();
 
-  TrainOutcome outcome = TrainOutcome::kDone;
   const auto deadline = std::chrono::duration<double>(config.run().deadline_seconds());
-  RETURN_IF_ERROR(RunRanks(
+  const auto on_failure = [&](const std::string& sentence) {
+    std::fprintf(stderr, "moebius: %s\n", sentence.c_str());
+    if (run) WriteFailure(*run, sentence, kExitFailed);
+  };
+  TrainOutcome outcome = TrainOutcome::kDone;
+  const absl::Status status = RunRanks(
       {.thread_ranks = flags.ranks,
        .threads_per_rank = config.run().threads_per_rank(),
        .wait = {.deadline = std::chrono::duration_cast<std::chrono::milliseconds>(deadline),
-                .on_failure =
-                    [&](const std::string& sentence) {
-                      std::fprintf(stderr, "moebius: %s\n", sentence.c_str());
-                      if (!run) return;
-                      auto status = ReadRunStatus(paths);
-                      if (!status.ok()) return;
-                      status->state = "failed";
-                      status->exit_reason = sentence;
-                      status->exit_code = kExitFailed;
-                      (void)run->WriteStatus(*status);
-                    }},
+                .on_failure = on_failure},
        .board_directory = paths.root + "/board"},
       [&](Communicator& world, const RankCores& cores) -> absl::Status {
-        const bool records = world.rank() == 0;
-        const auto result = TrainRank(config, flags, records ? &*run : nullptr, world, cores);
-        if (result.ok() && records) outcome = *result;
-        if (result.ok() && *result == TrainOutcome::kStopped) {
-          if (!records) outcome = *result;
-        }
+        RunDirectory* records = world.rank() == 0 ? &*run : nullptr;
+        const auto result = TrainRank(config, flags, records, world, cores);
+        const bool speaks = world.rank() == 0 || flags.ranks == 1;  // threads: one of them
+        if (result.ok() && speaks) outcome = *result;
         return result.status();
-      }));
-  return outcome;
+      });
+  if (status.ok()) return outcome;
+  if (run) WriteFailure(*run, std::string(status.message()), ExitCodeOf(status));
+  return status;
 }
 
 }  // namespace

@@ -24,8 +24,8 @@ struct StepInputs {
   double num_tokens = 0;  // of the global batch, without padding: divides router losses
   int64_t micro_batches_per_rank = 1;
   bool records_margins = false;  // of the choice of experts, for diagnosis
-  bool counting_pass = false;  // a forward pass that only counts (GlobalCounts::kExact)
-  uint64_t seed = 0;           // of debug routing
+  bool counting_pass = false;    // a forward pass that only counts (GlobalCounts::kExact)
+  uint64_t seed = 0;             // of debug routing
 };
 
 }  // namespace moebius

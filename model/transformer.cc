@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <limits>
 
+#include "kernels/linear.h"
 #include "kernels/ops/cross_entropy.h"
 #include "kernels/ops/embedding.h"
-#include "kernels/ops/linear.h"
 #include "kernels/ops/rms_norm.h"
 
 namespace moebius {
@@ -50,6 +50,11 @@ Tensor Transformer::Loss(Tape& tape, const MicroBatch& batch, const StepInputs& 
   return ops::CrossEntropyLoss(tape, hidden, head_, batch.labels, batch.loss_weights);
 }
 
+void Transformer::CountRouting(Tape& tape, const MicroBatch& batch, StepInputs step) {
+  step.counting_pass = true;
+  Hidden(tape, batch, step);
+}
+
 Tensor Transformer::TokenLosses(Tape& tape, const MicroBatch& batch) {
   const StepInputs counting{.counting_pass = true};
   const Var hidden = Hidden(tape, batch, counting);
@@ -60,8 +65,14 @@ Tensor Transformer::LastLogits(Tape& tape, const MicroBatch& batch, int64_t coun
   const StepInputs counting{.counting_pass = true};
   const Var hidden = Hidden(tape, batch, counting);
   const int64_t T = hidden.shape()[0];
-  const Var last = tape.Input(hidden.value().Slice(T - count, T));
-  return ops::Linear(tape, last, head_).value();
+  const DType precise = policy_.compute == DType::kF64 ? DType::kF64 : DType::kF32;
+  const Tensor logits = context_.Empty(precise, {count, spec_.vocab_size}, "logits");
+  kernels::Linear({.x = hidden.value().Slice(T - count, T),
+                   .w = tape.Weight(head_, WeightFormat::kPacked, policy_.compute),
+                   .offsets = {},
+                   .y = logits},
+                  context_);
+  return logits;
 }
 
 void Transformer::BeginStep() {
@@ -76,7 +87,7 @@ void Transformer::EndCountingPass() {
   }
 }
 
-RoutingSummary Transformer::EndStep() {
+RoutingSummary Transformer::SummarizeRouting() {
   RoutingSummary summary;
   for (int64_t layer = 0; layer < spec_.num_layers; ++layer) {
     if (blocks_[layer]->moe() != nullptr) summary.layers.push_back(layer);
@@ -102,12 +113,17 @@ RoutingSummary Transformer::EndStep() {
   const auto num_losses = static_cast<double>(std::max<size_t>(spec_.moe.balance_losses.size(), 1));
   for (int64_t i = 0; i < num_layers; ++i) {
     const double* row = sums.data<double>() + i * width;
-    blocks_[summary.layers[i]]->moe()->balance().EndStep(row);
     summary.counts.emplace_back(row, row + E);
     summary.balance_loss += row[E] / num_losses / static_cast<double>(num_layers);
     summary.z_loss += row[E + 1] / static_cast<double>(num_layers);
   }
   return summary;
+}
+
+void Transformer::FollowRouting(const RoutingSummary& summary) {
+  for (size_t i = 0; i < summary.counts.size(); ++i) {
+    blocks_[summary.layers[i]]->moe()->balance().EndStep(summary.counts[i].data());
+  }
 }
 
 }  // namespace moebius

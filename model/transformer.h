@@ -34,6 +34,9 @@ class Transformer {
   // tape. Returns [1] F64: the sum over tokens of loss weight * cross-entropy in nats.
   Tensor Loss(Tape& tape, const MicroBatch& batch, const StepInputs& step);
 
+  // Runs forward only as far as it takes to count the experts' pairs (GlobalCounts::kExact).
+  void CountRouting(Tape& tape, const MicroBatch& batch, StepInputs step);
+
   // Loss weight * cross-entropy of every token, [T] F64. Runs forward only.
   Tensor TokenLosses(Tape& tape, const MicroBatch& batch);
 
@@ -43,7 +46,8 @@ class Transformer {
   // Around the micro-batches of a step. All ranks call them together.
   void BeginStep();
   void EndCountingPass();
-  RoutingSummary EndStep();
+  RoutingSummary SummarizeRouting();
+  void FollowRouting(const RoutingSummary& summary);  // biases and next step's counts
 
   const ModelSpec& spec() const { return spec_; }
   const DtypePolicy& policy() const { return policy_; }

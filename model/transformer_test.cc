@@ -87,7 +87,7 @@ class Rank {
       }
     }
     buckets_.Reduce();
-    summary_ = model_.EndStep();
+    summary_ = model_.SummarizeRouting();
     const double layers = static_cast<double>(summary_.layers.size());
     return loss + model_.spec().moe.z_loss_weight * summary_.z_loss * layers;
   }

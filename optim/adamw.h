@@ -30,7 +30,7 @@ class AdamW {
   AdamW(const AdamWSpec& spec, const std::vector<Parameter*>& parameters, Context& context);
 
   // One update with context.step()'s learning rate, step (for the bias correction) and clip scale.
-  // A parameter whose gradient nobody wrote is updated as if it were zero.
+  // REQUIRES: every gradient is reduced (GradientBuckets::Reduce).
   void Step();
 
   std::vector<State>& states() { return states_; }

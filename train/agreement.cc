@@ -21,7 +21,9 @@ absl::Status Agree(Communicator& world, const absl::Status& mine) {
   message.resize(length);
   auto* bytes = reinterpret_cast<uint8_t*>(message.data());
   world.Broadcast(std::span(bytes, message.size()), root).Wait();
-  return absl::Status(static_cast<absl::StatusCode>(*failed), message);
+  const bool several = world.size() > 1 && root > 0;
+  return absl::Status(static_cast<absl::StatusCode>(*failed),
+                      several ? absl::StrCat("rank ", root, ": ", message) : message);
 }
 
 }  // namespace moebius

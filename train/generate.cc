@@ -32,9 +32,7 @@ std::vector<double> LastLogits(Transformer& model, WeightSource& weights, Contex
   const Tensor logits = model.LastLogits(tape, batch, 1);
   std::vector<double> row(logits.size());
   for (int64_t i = 0; i < logits.size(); ++i) {
-    row[i] = logits.dtype() == DType::kF64   ? logits.data<double>()[i]
-             : logits.dtype() == DType::kF32 ? logits.data<float>()[i]
-                                             : static_cast<float>(logits.data<BF16>()[i]);
+    row[i] = logits.dtype() == DType::kF64 ? logits.data<double>()[i] : logits.data<float>()[i];
   }
   return row;
 }
@@ -71,7 +69,8 @@ void Generate(Transformer& model, WeightSource& weights, Context& context,
               const std::function<bool(int32_t)>& emit) {
   CHECK(!prompt.empty());
   for (int64_t i = 0; i < options.max_tokens; ++i) {
-    const auto seen = std::min<size_t>(prompt.size(), std::max<int64_t>(options.context_tokens, 1));
+    const size_t window = options.context_tokens > 0 ? options.context_tokens : prompt.size();
+    const auto seen = std::min(prompt.size(), window);
     const std::vector<double> logits =
         LastLogits(model, weights, context, std::span(prompt).last(seen));
     prompt.push_back(SampleToken(logits, options, static_cast<uint64_t>(i)));

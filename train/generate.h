@@ -17,7 +17,7 @@ struct SamplingOptions {
   int64_t top_k = 0;       // sample among the k likeliest; 0: all
   double top_p = 1;        // and among the fewest whose probabilities reach p (arXiv 1904.09751)
   uint64_t seed = 1;
-  int64_t context_tokens = 0;  // the model sees the last so many
+  int64_t context_tokens = 0;  // the model sees the last so many; 0: all
 };
 
 // One token of logits [V]. The draw is a function of (seed, index). Equal logits: the lower token.

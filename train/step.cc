@@ -16,7 +16,7 @@ StepResult TrainStep::Run(const std::vector<MicroBatch>& micro_batches) {
 
   StepResult result{.loss = ForwardBackward(micro_batches, step), .tokens = step.num_tokens};
   buckets_.Reduce();
-  result.routing = model_.EndStep();
+  result.routing = model_.SummarizeRouting();
   result.gradient_norm = GradientNorm(model_.store().parameters(), mesh_, context_);
 
   result.updated = std::isfinite(result.loss) && std::isfinite(result.gradient_norm);
@@ -24,6 +24,7 @@ StepResult TrainStep::Run(const std::vector<MicroBatch>& micro_batches) {
   const bool clips = clip_norm_ > 0 && result.gradient_norm > clip_norm_;
   context_.step().clip_scale = clips ? clip_norm_ / result.gradient_norm : 1.0;
   optimizer_.Step();
+  model_.FollowRouting(result.routing);
   return result;
 }
 
@@ -44,16 +45,15 @@ StepInputs TrainStep::Normalize(const std::vector<MicroBatch>& micro_batches) {
           .seed = seed_};
 }
 
-void TrainStep::CountExactly(const std::vector<MicroBatch>& micro_batches, StepInputs step) {
+void TrainStep::CountExactly(const std::vector<MicroBatch>& micro_batches, const StepInputs& step) {
   const MoeSpec& moe = model_.spec().moe;
   if (moe.global_counts != MoeSpec::GlobalCounts::kExact || !moe.needs_global_counts() ||
       micro_batches.size() == 1) {
     return;
   }
-  step.counting_pass = true;
   for (const MicroBatch& batch : micro_batches) {
     Tape tape(context_, weights_, Tape::Mode::kForwardOnly);
-    model_.Loss(tape, batch, step);
+    model_.CountRouting(tape, batch, step);
   }
   model_.EndCountingPass();
 }

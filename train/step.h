@@ -43,7 +43,7 @@ class TrainStep {
 
  private:
   StepInputs Normalize(const std::vector<MicroBatch>& micro_batches);
-  void CountExactly(const std::vector<MicroBatch>& micro_batches, StepInputs step);
+  void CountExactly(const std::vector<MicroBatch>& micro_batches, const StepInputs& step);
   double ForwardBackward(const std::vector<MicroBatch>& micro_batches, const StepInputs& step);
 
   Transformer& model_;

@@ -5,6 +5,7 @@
 #include <optional>
 #include <utility>
 
+#include "train/agreement.h"
 #include "train/training_state.h"
 
 namespace moebius {
@@ -33,10 +34,14 @@ Trainer::Trainer(const Options& options, Session& session, const Dataset& datase
 
 RankAgreement Trainer::Ranks() {
   Communicator& world = session_.mesh().world();
-  return {.rank = world.rank(), .world_size = world.size(), .max = [&world](int64_t value) {
-            world.AllReduceMax(std::span(&value, 1)).Wait();
-            return value;
-          }};
+  return {.rank = world.rank(),
+          .world_size = world.size(),
+          .max =
+              [&world](int64_t value) {
+                world.AllReduceMax(std::span(&value, 1)).Wait();
+                return value;
+              },
+          .agree = [&world](const absl::Status& own) { return Agree(world, own); }};
 }
 
 absl::Status Trainer::Resume() {
@@ -91,7 +96,7 @@ absl::StatusOr<TrainOutcome> Trainer::Run() {
     }
     const Request request = AgreedRequest();
     if (last || request != Request::kNone || IsDue(step, config.checkpoint().interval_steps())) {
-      RETURN_IF_ERROR(AgreeOn(Save(), Ranks()));
+      RETURN_IF_ERROR(Save());
     }
     if (const auto saved = writer_->Poll()) ReportSaved(*saved);
     if (request == Request::kStop && !last) {
@@ -107,8 +112,8 @@ absl::Status Trainer::TakeStep() {
   const auto start = Clock::now();
   const StepResult result = session_.Step();
   tokens_ += static_cast<int64_t>(result.tokens);
-  RETURN_IF_ERROR(CheckStep(result));
-  return Record(result, SecondsSince(start));
+  RETURN_IF_ERROR(Record(result, SecondsSince(start)));
+  return CheckStep(result);
 }
 
 absl::Status Trainer::CheckStep(const StepResult& result) {
@@ -165,7 +170,8 @@ Request Trainer::AgreedRequest() {
 }
 
 absl::Status Trainer::Save() {
-  if (recorder_ != nullptr) RETURN_IF_ERROR(recorder_->Sync());
+  // Between two agreements no rank may leave before what follows with the others.
+  RETURN_IF_ERROR(AgreeOn(recorder_ != nullptr ? recorder_->Sync() : absl::OkStatus(), Ranks()));
   const auto start = Clock::now();
   if (writer_->busy()) ReportSaved(writer_->Wait());
   const Tokenizer& tokenizer = dataset_.tokenizer();

@@ -12,7 +12,7 @@ CheckFailure::CheckFailure(const char* file, int line, const char* condition) {
 CheckFailure::~CheckFailure() {
   std::fprintf(stderr, "%s\n", message_.str().c_str());
   std::fflush(stderr);
-  std::abort();
+  std::_Exit(70);
 }
 
 }  // namespace moebius::internal

@@ -1,5 +1,5 @@
-// A programming error ends the program with its place and its reason. What the user or the world
-// did wrong is an absl::Status, never this.
+// A programming error ends the program, with exit code 70, its place and its reason. What the user
+// or the world did wrong is an absl::Status, never this.
 //
 //   CHECK(x.defined()) << "no storage";
 //   CHECK_EQ(x.size(0), T) << "one row per token";
@@ -12,7 +12,7 @@ namespace moebius::internal {
 class CheckFailure {
  public:
   CheckFailure(const char* file, int line, const char* condition);
-  [[noreturn]] ~CheckFailure();  // prints and aborts
+  [[noreturn]] ~CheckFailure();  // prints and ends the process
   std::ostream& stream() { return message_; }
 
  private:

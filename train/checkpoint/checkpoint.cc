@@ -20,6 +20,7 @@ CheckpointTensor ReplicatedTensor(const std::string& name, const Tensor& value, 
 }
 
 absl::Status AgreeOn(const absl::Status& own, const RankAgreement& ranks) {
+  if (ranks.agree) return ranks.agree(own);
   const int64_t failed = ranks.max(own.ok() ? -1 : ranks.rank);
   if (failed < 0 || !own.ok()) return own;
   return absl::AbortedError(absl::StrCat("rank ", failed, " failed; its log says why"));

@@ -45,6 +45,8 @@ struct RankAgreement {
   int rank = 0;
   int world_size = 1;
   std::function<int64_t(int64_t)> max = [](int64_t value) { return value; };
+  // One outcome for all, with the words of a rank that failed. Without it `max` names that rank.
+  std::function<absl::Status(const absl::Status&)> agree = nullptr;
 };
 
 // OK if it is OK on all ranks; else the rank's own error, or the number of a rank that has one.
