@@ -58,8 +58,7 @@ void Balance::Apply(Tape& tape, const Var& logits, const Var& scores, const Rout
   }
   if (spec_.z_loss_weight > 0) {
     const Tensor value =
-        ops::ZLoss(tape, logits,
-                   {.document_ids = batch.document_ids, .divisor = step.num_tokens},
+        ops::ZLoss(tape, logits, {.document_ids = batch.document_ids, .divisor = step.num_tokens},
                    spec_.z_loss_weight);
     tape.Once([&] { return record_.z_losses.push_back(value), 0; });
   }
@@ -80,8 +79,8 @@ Tensor Balance::GlobalFractions(const StepInputs& step) {
   if (spec_.global_counts == MoeSpec::GlobalCounts::kPreviousStep) {
     return FractionsOf(last_counts_->value);
   }
-  const bool counted_before = spec_.global_counts == MoeSpec::GlobalCounts::kExact &&
-                              step.micro_batches_per_rank > 1;
+  const bool counted_before =
+      spec_.global_counts == MoeSpec::GlobalCounts::kExact && step.micro_batches_per_rank > 1;
   if (!counted_before) SumCountsOverRanks();
   return FractionsOf(step_counts_);
 }
@@ -96,17 +95,16 @@ Tensor Balance::LocalFractions(const RoutingPlan& plan, int64_t tokens_per_group
   tokens_per_group = std::max<int64_t>(tokens_per_group, 1);
   const int64_t groups = std::max<int64_t>(plan.num_tokens() / tokens_per_group, 1);
   const Tensor counts = context_.Empty(DType::kF64, {groups, spec_.num_experts}, "routing.counts");
-  kernels::ExpertCounts({.plan = plan,
-                         .tokens_per_group = tokens_per_group,
-                         .counts = counts,
-                         .accumulate = false},
-                        context_);
+  kernels::ExpertCounts(
+      {.plan = plan, .tokens_per_group = tokens_per_group, .counts = counts, .accumulate = false},
+      context_);
   return FractionsOf(counts);
 }
 
 Tensor Balance::FractionsOf(const Tensor& counts) {
   const int64_t groups = counts.size() / spec_.num_experts;
-  const Tensor fractions = context_.Empty(router_, {groups, spec_.num_experts}, "routing.fractions");
+  const Tensor fractions =
+      context_.Empty(router_, {groups, spec_.num_experts}, "routing.fractions");
   kernels::ExpertFractions(counts.Reshape(fractions.shape()), fractions, context_);
   return fractions;
 }

@@ -2,8 +2,8 @@
 
 #include <cmath>
 
-#include "kernels/ops/linear.h"
 #include "kernels/ops/activations.h"
+#include "kernels/ops/linear.h"
 
 namespace moebius {
 

@@ -5,9 +5,9 @@
 #include <vector>
 
 #include "core/base/random.h"
+#include "kernels/ops/activations.h"
 #include "kernels/ops/elementwise.h"
 #include "kernels/ops/linear.h"
-#include "kernels/ops/activations.h"
 #include "kernels/ops/routing.h"
 
 namespace moebius {
@@ -58,20 +58,16 @@ RoutingPlan Router::Select(const Tensor& scores, const Tensor& bias, const Micro
                            const StepInputs& step, Context& context) const {
   const bool forced = spec_.debug_routing != DebugRouting::kNone && !context.device().is_meta();
   if (forced) return Forced(batch, step, context);
-  return kernels::TopK({.scores = scores,
-                        .bias = bias,
-                        .k = spec_.top_k,
-                        .document_ids = batch.document_ids},
-                       context);
+  return kernels::TopK(
+      {.scores = scores, .bias = bias, .k = spec_.top_k, .document_ids = batch.document_ids},
+      context);
 }
 
 Tensor Router::Margin(const Tensor& scores, const Tensor& bias, const MicroBatch& batch,
                       Context& context) const {
-  return kernels::TopKMargin({.scores = scores,
-                              .bias = bias,
-                              .k = spec_.top_k,
-                              .document_ids = batch.document_ids},
-                             context);
+  return kernels::TopKMargin(
+      {.scores = scores, .bias = bias, .k = spec_.top_k, .document_ids = batch.document_ids},
+      context);
 }
 
 Var Router::Weigh(Tape& tape, const Var& scores, const RoutingPlan& plan) const {
