@@ -154,6 +154,10 @@ Difference Compare(const ParityCurve& a, const ParityCurve& b) {
   return difference;
 }
 
+bool Difference::Within(const Tolerance& tolerance) const {
+  return curve <= tolerance.curve && state <= tolerance.state && moved_pairs == 0;
+}
+
 std::string Difference::ToString() const {
   return absl::StrFormat("%.1e | %.1e | %g", curve, state, moved_pairs);
 }

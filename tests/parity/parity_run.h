@@ -44,11 +44,18 @@ ParityCurve TrainOnRank(const Layout& layout, const Overrides& overrides, Commun
 ParityCurve TrainOnThreads(const Layout& layout, const Overrides& overrides,
                            const WrapWorld& wrap = nullptr);
 
+struct Tolerance {
+  double curve, state;
+};
+inline constexpr Tolerance kDoubleTolerance = {.curve = 1e-10, .state = 1e-8};
+inline constexpr Tolerance kSingleTolerance = {.curve = 1e-5, .state = 1e-5};
+
 struct Difference {
   double curve = 0;  // largest relative one of any loss, balance loss, z-loss or gradient norm
   double state = 0;  // largest relative L2 one of any tensor of the final state
   double moved_pairs = 0;  // pairs that went to another expert, over all steps
 
+  bool Within(const Tolerance& tolerance) const;  // and no pair moved
   std::string ToString() const;
 };
 

@@ -171,9 +171,7 @@ class DoubleParity : public testing::TestWithParam<Cell> {};
 
 TEST_P(DoubleParity, LayoutsAgree) {
   const Difference difference = CompareWithOneRank(GetParam());
-  EXPECT_LE(difference.curve, 1e-10);
-  EXPECT_LE(difference.state, 1e-8);
-  EXPECT_EQ(difference.moved_pairs, 0);
+  EXPECT_TRUE(difference.Within(kDoubleTolerance)) << difference.ToString();
 }
 
 INSTANTIATE_TEST_SUITE_P(Cells, DoubleParity, testing::ValuesIn(kDoubleCells), TestName);
@@ -182,8 +180,7 @@ class SingleParity : public testing::TestWithParam<Cell> {};
 
 TEST_P(SingleParity, LayoutsAgree) {
   const Difference difference = CompareWithOneRank(GetParam());
-  EXPECT_LE(difference.curve, 1e-5);
-  EXPECT_LE(difference.state, 1e-5);
+  EXPECT_TRUE(difference.Within(kSingleTolerance)) << difference.ToString();
   EXPECT_EQ(difference.moved_pairs, 0) << "a near tie flipped: choose a seed with more margin";
 }
 
@@ -192,8 +189,7 @@ INSTANTIATE_TEST_SUITE_P(Cells, SingleParity, testing::ValuesIn(kSingleCells), T
 // With all micro-batches of a step under way at once, the running counts are the exact ones.
 TEST(RunningCounts, AreExactWhenOneMicroBatchEachCoversTheStep) {
   const Difference difference = Compare(OneRank(kExact, 4), TrainOnThreads({4, 2, 4}, kRunning));
-  EXPECT_LE(difference.curve, 1e-10);
-  EXPECT_LE(difference.state, 1e-8);
+  EXPECT_TRUE(difference.Within(kDoubleTolerance)) << difference.ToString();
 }
 
 // What is not promised is not true either, or the cells above would compare nothing.

@@ -1,0 +1,31 @@
+// A communicator with one mistake in it: what the parity cells must notice.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "parallel/communicator.h"
+
+namespace moebius {
+
+struct Mutation {
+  enum class Kind {
+    kNone,
+    kDropped,        // the all-reduce does not happen
+    kDividedBySize,  // its sum is divided by the number of ranks
+    kCountedTwice,   // rank 0 of the group adds its part twice
+  };
+  std::string name;
+  Kind kind = Kind::kNone;
+  std::string group;                     // of every all-reduce in a group of this name ...
+  int64_t min_count = 0, max_count = 0;  // ... with so many elements, both included. F64.
+};
+
+// Passes everything on to `world`, and so do the groups split from it, but for the mutation's
+// all-reduces. `applied` counts these. All three outlive it.
+std::unique_ptr<Communicator> Mutate(Communicator& world, const Mutation& mutation,
+                                     std::atomic<int>* applied);
+
+}  // namespace moebius

@@ -1,0 +1,74 @@
+// The test of the parity test: one mistake in one all-reduce, and the comparison fails.
+#include <gtest/gtest.h>
+
+#include <cstdio>
+#include <ostream>
+
+#include "tests/parity/mutating_communicator.h"
+#include "tests/parity/parity_run.h"
+
+namespace moebius {
+
+void PrintTo(const Mutation& mutation, std::ostream* out) { *out << mutation.name; }
+
+namespace {
+
+using enum Mutation::Kind;
+
+// Losses of two scopes, counted in a pass of its own: every kind of all-reduce happens.
+const Overrides kOverrides = {
+    "precision.compute=FP64", "train.sequence_length=16", "train.num_steps=6",
+    "model.moe.balance={loss { weight: 0.05 } loss { scope: SEQUENCE weight: 0.01 } "
+    "z_loss_weight: 0.01 bias_update_rate: 0.01 global_counts: EXACT}"};
+const Layout kLayout = {.ranks = 4, .expert_size = 2, .micro_batch_size = 2};
+
+constexpr int64_t kExperts = 8, kLayers = 2, kMany = int64_t{1} << 40;
+
+const Mutation kMutations[] = {
+    {"loss_normalizer_dropped", kDropped, "data", 2, 2},
+    {"loss_normalizer_counted_twice", kCountedTwice, "data", 2, 2},
+    {"loss_dropped", kDropped, "data", 1, 1},
+    {"dense_gradients_dropped", kDropped, "data", 1000, kMany},
+    {"dense_gradients_divided", kDividedBySize, "data", 1000, kMany},
+    {"expert_gradients_dropped", kDropped, "expert_data", 1000, kMany},
+    {"expert_gradients_divided", kDividedBySize, "expert_data", 1000, kMany},
+    {"gradient_norm_dropped", kDropped, "world", 1, kMany},
+    {"exact_counts_dropped", kDropped, "data", kExperts, kExperts},
+    {"exact_counts_counted_twice", kCountedTwice, "data", kExperts, kExperts},
+    {"routing_summary_dropped", kDropped, "data", kLayers*(kExperts + 2), kLayers*(kExperts + 2)},
+    {"routing_summary_counted_twice", kCountedTwice, "data", kLayers*(kExperts + 2),
+     kLayers*(kExperts + 2)},
+    {"routing_summary_divided", kDividedBySize, "data", kLayers*(kExperts + 2),
+     kLayers*(kExperts + 2)},
+};
+
+Difference CompareMutated(const Mutation& mutation, int* applied) {
+  static const ParityCurve one = TrainOnThreads({}, kOverrides);
+  std::atomic<int> count = 0;
+  const ParityCurve mutated = TrainOnThreads(
+      kLayout, kOverrides, [&](Communicator& world) { return Mutate(world, mutation, &count); });
+  *applied = count;
+  return Compare(one, mutated);
+}
+
+TEST(Mutation, NoneAgrees) {
+  int applied = 0;
+  EXPECT_TRUE(CompareMutated({}, &applied).Within(kDoubleTolerance));
+  EXPECT_EQ(applied, 0);
+}
+
+class AnyMutation : public testing::TestWithParam<Mutation> {};
+
+TEST_P(AnyMutation, IsNoticed) {
+  int applied = 0;
+  const Difference difference = CompareMutated(GetParam(), &applied);
+  std::printf("| %s | %s |\n", GetParam().name.c_str(), difference.ToString().c_str());
+  EXPECT_GT(applied, 0) << "the mutation meets no all-reduce";
+  EXPECT_FALSE(difference.Within(kDoubleTolerance));
+}
+
+INSTANTIATE_TEST_SUITE_P(All, AnyMutation, testing::ValuesIn(kMutations),
+                         [](const auto& info) { return info.param.name; });
+
+}  // namespace
+}  // namespace moebius
