@@ -30,6 +30,7 @@ void InstallSignalHandlers() {
   action.sa_flags = SA_RESTART;
   for (const int signal : {SIGUSR1, SIGUSR2, SIGTERM, SIGINT})
     ::sigaction(signal, &action, nullptr);
+  ::signal(SIGXFSZ, SIG_IGN);  // a file that outgrows a limit is a failed write, as on a full disk
 }
 
 Request TakeRequest() { return static_cast<Request>(request.exchange(0)); }
