@@ -2,9 +2,10 @@
 
 #include <utility>
 
-#include "configs/load.h"
 #include "data/tokenizer/load.h"
+#include "train/agreement.h"
 #include "train/checkpoint/checkpoint_reader.h"
+#include "train/checkpoint_config.h"
 #include "train/session.h"
 #include "train/training_state.h"
 
@@ -14,10 +15,10 @@ absl::StatusOr<std::unique_ptr<LoadedModel>> LoadedModel::Load(const std::string
                                                                const ParallelSizes& sizes,
                                                                Communicator& world,
                                                                const Context::Options& resources) {
-  ASSIGN_OR_RETURN(const CheckpointReader reader, CheckpointReader::Open(checkpoint));
-  RETURN_IF_ERROR(reader.Verify(world.rank(), world.size()));
-  ASSIGN_OR_RETURN(const std::string text, reader.ReadTextFile("config.textproto"));
-  ASSIGN_OR_RETURN(const RunConfig config, ParseRunConfig(checkpoint + "/config.textproto", text));
+  const auto reader = CheckpointReader::Open(checkpoint);
+  RETURN_IF_ERROR(Agree(world, reader.status()));
+  RETURN_IF_ERROR(Agree(world, reader->Verify(world.rank(), world.size())));
+  ASSIGN_OR_RETURN(const RunConfig config, ReadCheckpointConfig(*reader));
 
   auto tokenizer = LoadTokenizer(checkpoint);
   if (!tokenizer.ok() && !absl::IsNotFound(tokenizer.status())) return tokenizer.status();
@@ -30,7 +31,9 @@ absl::StatusOr<std::unique_ptr<LoadedModel>> LoadedModel::Load(const std::string
       config, tokenizer.ok() ? *std::move(tokenizer) : nullptr, std::move(mesh), resources));
   loaded->model_ = std::make_unique<Transformer>(spec, DtypePolicy::For(ComputeDtypeOf(config)),
                                                  *loaded->mesh_, loaded->context_);
-  RETURN_IF_ERROR(RestoreModel(reader, loaded->model_->store()));
+  if (!resources.device.is_meta()) {
+    RETURN_IF_ERROR(RestoreModel(*reader, loaded->model_->store()));
+  }
   return loaded;
 }
 

@@ -1,7 +1,5 @@
 #include "train/hugging_face/convert.h"
 
-#include <google/protobuf/text_format.h>
-
 #include <filesystem>
 #include <utility>
 
@@ -10,6 +8,7 @@
 #include "core/tensor/context.h"
 #include "train/checkpoint/checkpoint_reader.h"
 #include "train/checkpoint/commit.h"
+#include "train/checkpoint_config.h"
 #include "train/hugging_face/reader.h"
 #include "train/hugging_face/writer.h"
 
@@ -20,28 +19,12 @@ namespace fs = std::filesystem;
 
 constexpr char kConfigFile[] = "config.textproto";
 
-// The config that the checkpoint was trained with; the vocabulary's size may be the tokenizer's.
-absl::StatusOr<RunConfig> ConfigOf(const CheckpointReader& checkpoint) {
-  ASSIGN_OR_RETURN(const std::string text, checkpoint.ReadTextFile(kConfigFile));
-  RunConfig config;
-  if (!google::protobuf::TextFormat::ParseFromString(text, &config)) {
-    return absl::DataLossError(
-        absl::StrCat(checkpoint.path(), "/", kConfigFile, ": is not a config"));
-  }
-  const auto embedding = checkpoint.tensors().find("embedding.weight");
-  if (embedding == checkpoint.tensors().end()) {
-    return absl::DataLossError(absl::StrCat(checkpoint.path(), ": no tensor embedding.weight"));
-  }
-  config.mutable_model()->set_vocab_size(embedding->second.shape[0]);
-  return config;
-}
-
 }  // namespace
 
 absl::Status ExportCheckpoint(const std::string& from, const std::string& to,
                               HuggingFaceLayout layout, DType dtype) {
   ASSIGN_OR_RETURN(const CheckpointReader checkpoint, CheckpointReader::Open(from));
-  ASSIGN_OR_RETURN(const RunConfig config, ConfigOf(checkpoint));
+  ASSIGN_OR_RETURN(const RunConfig config, ReadCheckpointConfig(checkpoint));
   RETURN_IF_ERROR(checkpoint.Verify());
   Context context;
   const auto read = [&](const std::string& name) -> absl::StatusOr<Tensor> {
