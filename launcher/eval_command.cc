@@ -1,5 +1,6 @@
 // moebius eval: held-out loss and bits per byte of a checkpoint, by domain.
 #include <cstdio>
+#include <filesystem>
 #include <memory>
 
 #include "launcher/checkpoint_path.h"
@@ -63,9 +64,15 @@ absl::Status Eval(const EvalFlags& flags) {
   if (flags.config.OnlyChecks()) return absl::OkStatus();
   // One rank holds every expert, whatever the training layout was.
   if (WorldSize(flags.ranks) == 1) config.mutable_parallel()->set_expert_size(1);
+  const std::string board = config.run().dir() + "/eval_board";  // the run itself may be going on
+  if (SpeaksForAll()) {
+    std::error_code error;
+    std::filesystem::create_directories(config.run().dir(), error);
+    if (error) return absl::ErrnoToStatus(error.value(), config.run().dir());
+  }
   return RunRanks({.thread_ranks = flags.ranks,
                    .threads_per_rank = config.run().threads_per_rank(),
-                   .board_directory = config.run().dir() + "/board"},
+                   .board_directory = board},
                   [&](Communicator& world, const RankCores& cores) {
                     return EvaluateCheckpoint(flags, config, world, cores);
                   });

@@ -1,6 +1,8 @@
 // moebius generate: text from a checkpoint.
 #include <cstdio>
 #include <memory>
+#include <string>
+#include <string_view>
 
 #include "launcher/checkpoint_path.h"
 #include "launcher/commands.h"
@@ -17,32 +19,49 @@ struct GenerateFlags {
   SamplingOptions sampling;
 };
 
-// Prints bytes as they come, but never a part of a UTF-8 character.
+// Prints bytes as soon as they are whole UTF-8 characters, and U+FFFD for what is none.
 class Utf8Stream {
  public:
-  void Write(const std::string& bytes) {
+  void Write(std::string_view bytes) {
     pending_ += bytes;
-    const size_t whole = pending_.size() - UnfinishedTail();
-    std::fwrite(pending_.data(), 1, whole, stdout);
+    std::string_view rest = pending_;
+    for (;;) {
+      const auto [length, state] = First(rest);
+      if (state == State::kUnfinished) break;
+      Print(state == State::kWhole ? rest.substr(0, length) : kReplacement);
+      rest.remove_prefix(length);
+    }
     std::fflush(stdout);
-    pending_.erase(0, whole);
+    pending_ = std::string(rest);
   }
-  void End() {
-    std::fwrite(pending_.data(), 1, pending_.size(), stdout);
-    std::fputc('\n', stdout);
-  }
+  void End() { Print(pending_.empty() ? "\n" : std::string(kReplacement) + "\n"); }
 
  private:
-  // Bytes at the end that begin a character and wait for the rest of it.
-  size_t UnfinishedTail() const {
-    for (size_t back = 1; back <= 3 && back <= pending_.size(); ++back) {
-      const auto byte = static_cast<unsigned char>(pending_[pending_.size() - back]);
-      if (byte < 0x80) return 0;
-      if (byte < 0xC0) continue;
-      const size_t length = byte < 0xE0 ? 2 : byte < 0xF0 ? 3 : 4;
-      return back < length ? back : 0;
+  enum class State { kWhole, kUnfinished, kInvalid };
+  struct Character {
+    size_t length = 0;
+    State state = State::kUnfinished;
+  };
+  static constexpr std::string_view kReplacement = "\xEF\xBF\xBD";
+
+  static void Print(std::string_view bytes) { std::fwrite(bytes.data(), 1, bytes.size(), stdout); }
+
+  // What `bytes` begin with (Unicode 15, table 3-7).
+  static Character First(std::string_view bytes) {
+    if (bytes.empty()) return {};
+    const auto lead = static_cast<unsigned char>(bytes[0]);
+    if (lead < 0x80) return {1, State::kWhole};
+    const size_t length = lead < 0xC2 ? 0 : lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : lead < 0xF5 ? 4 : 0;
+    if (length == 0) return {1, State::kInvalid};
+    for (size_t i = 1; i < length; ++i) {
+      if (i == bytes.size()) return {};
+      const auto byte = static_cast<unsigned char>(bytes[i]);
+      const bool second = i == 1;
+      const int low = second && lead == 0xE0 ? 0xA0 : second && lead == 0xF0 ? 0x90 : 0x80;
+      const int high = second && lead == 0xED ? 0x9F : second && lead == 0xF4 ? 0x8F : 0xBF;
+      if (byte < low || byte > high) return {i, State::kInvalid};
     }
-    return 0;
+    return {length, State::kWhole};
   }
 
   std::string pending_;
@@ -97,7 +116,7 @@ void AddGenerateCommand(CLI::App& app, int* exit_code) {
       ->capture_default_str();
   command->add_option("--seed", sampling.seed, "of the draws")->capture_default_str();
   command->callback([flags, exit_code] {
-    *exit_code = Report(RunRanks({}, [&](Communicator& world, const RankCores& cores) {
+    *exit_code = Report(RunAlone([&](Communicator& world, const RankCores& cores) {
       return GenerateText(*flags, world, cores);
     }));
   });

@@ -1,30 +1,58 @@
 // moebius inspect: what is in a checkpoint.
 #include <cstdio>
+#include <filesystem>
+#include <map>
 #include <memory>
+#include <set>
 
+#include "core/base/check.h"
 #include "launcher/checkpoint_path.h"
 #include "launcher/commands.h"
+#include "launcher/ranks.h"
 #include "train/checkpoint/checkpoint_reader.h"
+#include "train/loaded_model.h"
+#include "train/metrics/console.h"
 
 namespace moebius {
 namespace {
 
-bool IsModelTensor(const std::string& name) { return name.rfind("adamw.", 0) != 0; }
+const char* NameOf(ParameterGroup group) {
+  switch (group) {
+    case ParameterGroup::kDense:
+      return "dense";
+    case ParameterGroup::kExpert:
+      return "expert";
+    case ParameterGroup::kRouter:
+      return "router";
+  }
+  CHECK(false) << "no such group";
+}
 
-void PrintSummary(const CheckpointReader& checkpoint) {
-  int64_t tensors = 0, elements = 0, state_elements = 0;
-  for (const auto& [name, stored] : checkpoint.tensors()) {
-    ++tensors;
-    (IsModelTensor(name) ? elements : state_elements) += stored.shape.num_elements();
+void PrintSummary(const CheckpointReader& checkpoint, LoadedModel& model) {
+  const auto line = [](const std::string& name, const std::string& value) {
+    std::printf("%-18s %s\n", name.c_str(), value.c_str());
+  };
+  line("checkpoint", checkpoint.path());
+  line("step", absl::StrCat(checkpoint.step()));
+  for (const auto& [name, value] : checkpoint.state()) line(name, absl::StrCat(value));
+  const std::filesystem::directory_iterator folder(checkpoint.path());
+  for (const auto& entry : std::set(begin(folder), end(folder))) {
+    line("file", absl::StrCat(entry.path().filename().string(), " ",
+                              FormatWithCommas(static_cast<int64_t>(entry.file_size())), " bytes"));
   }
-  std::printf("checkpoint %s\nstep       %lld\n", checkpoint.path().c_str(),
-              static_cast<long long>(checkpoint.step()));
-  for (const auto& [name, value] : checkpoint.state()) {
-    std::printf("%-10s %lld\n", name.c_str(), static_cast<long long>(value));
+  line("tensors", absl::StrCat(checkpoint.tensors().size()));
+
+  std::map<ParameterGroup, int64_t> counts;
+  int64_t total = 0;
+  for (const Parameter* parameter : model.model().store().parameters()) {
+    const int64_t count = parameter->placement.global_shape.num_elements();
+    counts[parameter->group] += count;
+    total += count;
   }
-  std::printf("tensors    %lld\nmodel      %lld numbers\noptimizer  %lld numbers\n",
-              static_cast<long long>(tensors), static_cast<long long>(elements),
-              static_cast<long long>(state_elements));
+  line("parameters", FormatWithCommas(total));
+  for (const auto& [group, count] : counts) {
+    line(absl::StrCat("  ", NameOf(group)), FormatWithCommas(count));
+  }
 }
 
 absl::Status Inspect(const std::string& directory, bool checksum) {
@@ -34,10 +62,12 @@ absl::Status Inspect(const std::string& directory, bool checksum) {
     std::fputs(lines.c_str(), stdout);
     return absl::OkStatus();
   }
-  ASSIGN_OR_RETURN(const CheckpointReader checkpoint, CheckpointReader::Open(path));
-  RETURN_IF_ERROR(checkpoint.Verify());
-  PrintSummary(checkpoint);
-  return absl::OkStatus();
+  return RunAlone([&](Communicator& world, const RankCores&) -> absl::Status {
+    ASSIGN_OR_RETURN(const auto model, LoadedModel::Load(path, {}, world, {.device = kMeta}));
+    ASSIGN_OR_RETURN(const CheckpointReader checkpoint, CheckpointReader::Open(path));
+    PrintSummary(checkpoint, *model);
+    return absl::OkStatus();
+  });
 }
 
 }  // namespace

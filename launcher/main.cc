@@ -6,6 +6,7 @@
 
 int main(int argc, char** argv) {
   CLI::App app("Trains mixture-of-experts language models, from a laptop to a cluster.", "moebius");
+  app.set_version_flag("--version", "moebius 0.1.0");
   app.require_subcommand(1);
   int exit_code = moebius::kExitDone;
   moebius::AddTrainCommand(app, &exit_code);

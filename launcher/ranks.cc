@@ -103,4 +103,13 @@ absl::Status RunRanks(
   return NumMpiProcesses() == 0 ? RunThreads(options, body) : RunProcess(options, body);
 }
 
+absl::Status RunAlone(
+    const std::function<absl::Status(Communicator& world, const RankCores& cores)>& body) {
+  if (NumMpiProcesses() > 1) {
+    return absl::InvalidArgumentError(
+        "this command runs in a single process; start it without mpirun or srun");
+  }
+  return RunThreads({}, body);
+}
+
 }  // namespace moebius

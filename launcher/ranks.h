@@ -36,4 +36,8 @@ absl::Status RunRanks(
     const RankOptions& options,
     const std::function<absl::Status(Communicator& world, const RankCores& cores)>& body);
 
+// The same for commands of a single rank. InvalidArgument where mpirun or srun has started more.
+absl::Status RunAlone(
+    const std::function<absl::Status(Communicator& world, const RankCores& cores)>& body);
+
 }  // namespace moebius
