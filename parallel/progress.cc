@@ -1,12 +1,11 @@
 #include "parallel/progress.h"
 
 #include <sched.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cstdio>
-#include <mutex>
 #include <thread>
+
+#include "core/base/check.h"
 
 namespace moebius {
 namespace {
@@ -80,14 +79,8 @@ void Progress::Wait(const Pending& operation) {
 }
 
 void Progress::Fail(const std::string& sentence) const {
-  static std::mutex ending;
-  const std::lock_guard lock(ending);
-  if (options_.on_failure != nullptr) {
-    options_.on_failure(sentence);
-  } else {
-    std::fprintf(stderr, "%s\n", sentence.c_str());
-  }
-  ::_exit(1);
+  if (options_.on_failure != nullptr) options_.on_failure(sentence);
+  EndProcess(sentence, 1);
 }
 
 }  // namespace moebius

@@ -20,9 +20,8 @@ struct WaitOptions {
   // (writing a checkpoint).
   std::chrono::milliseconds deadline = std::chrono::minutes(10);
 
-  // Records why the run failed: log, status.json. It runs once in a process, on the thread of the
-  // rank that noticed; then the process ends with exit code 1, and with it all ranks that are its
-  // threads. mpirun and srun end the other processes.
+  // Called on the thread of the rank that noticed; when it returns the process ends (EndProcess)
+  // with exit code 1, and with it all ranks that are its threads. mpirun and srun end the others.
   std::function<void(const std::string& sentence)> on_failure = nullptr;
 };
 

@@ -2,6 +2,34 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <mutex>
+#include <utility>
+
+namespace moebius {
+namespace {
+
+constexpr int kInternalError = 70;
+
+LastWords& Words() {
+  static LastWords words;
+  return words;
+}
+
+}  // namespace
+
+void SetLastWords(LastWords words) { Words() = std::move(words); }
+
+void EndProcess(const std::string& sentence, int exit_code) {
+  static std::recursive_mutex ending;  // never let go of
+  static bool failed_while_ending = false;
+  ending.lock();
+  std::fprintf(stderr, "moebius: %s\n", sentence.c_str());
+  std::fflush(stderr);
+  if (!std::exchange(failed_while_ending, true) && Words()) Words()(sentence, exit_code);
+  std::_Exit(exit_code);
+}
+
+}  // namespace moebius
 
 namespace moebius::internal {
 
@@ -9,10 +37,6 @@ CheckFailure::CheckFailure(const char* file, int line, const char* condition) {
   message_ << file << ":" << line << ": check failed: " << condition << " ";
 }
 
-CheckFailure::~CheckFailure() {
-  std::fprintf(stderr, "%s\n", message_.str().c_str());
-  std::fflush(stderr);
-  std::_Exit(70);
-}
+CheckFailure::~CheckFailure() { EndProcess(message_.str(), kInternalError); }
 
 }  // namespace moebius::internal

@@ -5,14 +5,28 @@
 //   CHECK_EQ(x.size(0), T) << "one row per token";
 #pragma once
 
+#include <functional>
 #include <sstream>
+#include <string>
+
+namespace moebius {
+
+// Ends the process where nothing else can be done: prints the sentence, says the last words, exits
+// at once. The first caller's sentence counts; other threads that call it wait for the end.
+[[noreturn]] void EndProcess(const std::string& sentence, int exit_code);
+
+// What EndProcess does before the exit, such as to record the reason in the run's status.
+using LastWords = std::function<void(const std::string& sentence, int exit_code)>;
+void SetLastWords(LastWords words);  // before threads start; replaces earlier ones
+
+}  // namespace moebius
 
 namespace moebius::internal {
 
 class CheckFailure {
  public:
   CheckFailure(const char* file, int line, const char* condition);
-  [[noreturn]] ~CheckFailure();  // prints and ends the process
+  [[noreturn]] ~CheckFailure();  // EndProcess
   std::ostream& stream() { return message_; }
 
  private:

@@ -34,6 +34,24 @@ class Descriptor {
   int fd_;
 };
 
+// Several processes may replace a file at once: each writes a temporary file of its own.
+absl::Status Replace(const std::string& path, absl::string_view content, bool flush) {
+  const std::string temporary = absl::StrCat(path, ".tmp.", ::getpid());
+  {
+    const Descriptor file(temporary, O_WRONLY | O_CREAT | O_TRUNC);
+    if (!file.ok()) return FileError("create", temporary);
+    while (!content.empty()) {
+      const ssize_t count = ::write(file.get(), content.data(), content.size());
+      if (count < 0 && errno == EINTR) continue;
+      if (count < 0) return FileError("write", temporary);
+      content.remove_prefix(static_cast<size_t>(count));
+    }
+    if (flush && ::fsync(file.get()) != 0) return FileError("flush", temporary);
+  }
+  if (::rename(temporary.c_str(), path.c_str()) != 0) return FileError("rename to", path);
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<std::string> ReadFile(const std::string& path) {
@@ -51,21 +69,13 @@ absl::StatusOr<std::string> ReadFile(const std::string& path) {
 }
 
 absl::Status WriteFileAtomically(const std::string& path, absl::string_view content) {
-  const std::string temporary = absl::StrCat(path, ".tmp");
-  {
-    const Descriptor file(temporary, O_WRONLY | O_CREAT | O_TRUNC);
-    if (!file.ok()) return FileError("create", temporary);
-    while (!content.empty()) {
-      const ssize_t count = ::write(file.get(), content.data(), content.size());
-      if (count < 0 && errno == EINTR) continue;
-      if (count < 0) return FileError("write", temporary);
-      content.remove_prefix(static_cast<size_t>(count));
-    }
-    if (::fsync(file.get()) != 0) return FileError("flush", temporary);
-  }
-  if (::rename(temporary.c_str(), path.c_str()) != 0) return FileError("rename to", path);
+  RETURN_IF_ERROR(Replace(path, content, /*flush=*/true));
   const std::string folder = std::filesystem::path(path).parent_path().string();
   return SyncPath(folder.empty() ? "." : folder);
+}
+
+absl::Status ReplaceFile(const std::string& path, absl::string_view content) {
+  return Replace(path, content, /*flush=*/false);
 }
 
 absl::Status SyncPath(const std::string& path) {

@@ -15,6 +15,10 @@ absl::StatusOr<std::string> ReadFile(const std::string& path);
 // disk, renames it, flushes the folder.
 absl::Status WriteFileAtomically(const std::string& path, absl::string_view content);
 
+// The same without waiting for the disk: whole to readers, whatever happens to this process, but a
+// power cut may lose it.
+absl::Status ReplaceFile(const std::string& path, absl::string_view content);
+
 // Flushes a file or a folder to disk.
 absl::Status SyncPath(const std::string& path);
 

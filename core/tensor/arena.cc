@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <mutex>
 #include <set>
+#include <sstream>
 #include <utility>
 #include <vector>
 
@@ -151,9 +152,7 @@ void Arena::Impl::Map(int64_t bytes) {
   void* address = ::mmap(nullptr, static_cast<size_t>(usable + kHugePage), PROT_READ | PROT_WRITE,
                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (address == MAP_FAILED) {
-    std::fprintf(stderr, "%s memory: the system refuses %lld bytes\n", name_.c_str(),
-                 static_cast<long long>(usable));
-    std::_Exit(1);
+    EndProcess(name_ + " memory: the system refuses " + std::to_string(usable) + " bytes", 1);
   }
   mappings_.emplace_back(static_cast<char*>(address), usable + kHugePage);
   const auto start = reinterpret_cast<uintptr_t>(address);
@@ -163,16 +162,15 @@ void Arena::Impl::Map(int64_t bytes) {
 }
 
 void Arena::Impl::FailOverBudget(int64_t bytes, const char* name) const {
-  std::fprintf(stderr,
-               "%s memory: %s needs %lld bytes, but %lld of the budget of %lld are in use:\n",
-               name_.c_str(), name, static_cast<long long>(bytes),
-               static_cast<long long>(total_.bytes), static_cast<long long>(budget_));
   for (const auto& [used_by, use] : by_name_) {
     if (use.bytes > 0) {
       std::fprintf(stderr, "  %-32s %14lld\n", used_by.c_str(), static_cast<long long>(use.bytes));
     }
   }
-  std::_Exit(1);
+  std::ostringstream sentence;
+  sentence << name_ << " memory: " << name << " needs " << bytes << " bytes, but " << total_.bytes
+           << " of the budget of " << budget_ << " are in use";
+  EndProcess(sentence.str(), 1);
 }
 
 Arena::Arena(std::string name, Device device, int64_t budget_bytes)

@@ -16,6 +16,18 @@ absl::Status MakeFolder(const std::string& folder) {
   return absl::ErrnoToStatus(error.value(), absl::StrCat(folder, ": cannot create"));
 }
 
+std::string ToJson(const RunStatus& status) {
+  nlohmann::ordered_json json = {{"state", status.state},
+                                 {"step", status.step},
+                                 {"num_steps", status.num_steps},
+                                 {"attempt", status.attempt},
+                                 {"last_checkpoint", status.last_checkpoint},
+                                 {"exit_reason", status.exit_reason},
+                                 {"exit_code", nullptr}};
+  if (status.exit_code) json["exit_code"] = *status.exit_code;
+  return json.dump(2) + "\n";
+}
+
 }  // namespace
 
 std::string RunPaths::log(int rank) const {
@@ -40,6 +52,15 @@ absl::StatusOr<RunStatus> ReadRunStatus(const RunPaths& paths) {
   }
 }
 
+void RecordFailure(const RunPaths& paths, const std::string& reason, int exit_code) {
+  RunStatus status = ReadRunStatus(paths).value_or(RunStatus{});
+  if (status.state == "failed") return;
+  status.state = "failed";
+  status.exit_reason = reason;
+  status.exit_code = exit_code;
+  (void)WriteFileAtomically(paths.status(), ToJson(status));  // the reason is printed too
+}
+
 absl::StatusOr<RunDirectory> RunDirectory::Open(const std::string& root) {
   RunDirectory run({root}, {});
   RETURN_IF_ERROR(MakeFolder(root + "/log"));
@@ -54,15 +75,11 @@ absl::Status RunDirectory::WriteConfig(const std::string& text) {
 }
 
 absl::Status RunDirectory::WriteStatus(RunStatus status) {
-  nlohmann::ordered_json json = {{"state", status.state},
-                                 {"step", status.step},
-                                 {"num_steps", status.num_steps},
-                                 {"attempt", attempt_},
-                                 {"last_checkpoint", status.last_checkpoint},
-                                 {"exit_reason", status.exit_reason},
-                                 {"exit_code", nullptr}};
-  if (status.exit_code) json["exit_code"] = *status.exit_code;
-  return WriteFileAtomically(paths_.status(), json.dump(2) + "\n");
+  status.attempt = attempt_;
+  if (status.exit_code) return WriteFileAtomically(paths_.status(), ToJson(status));
+  const auto recorded = ReadRunStatus(paths_);
+  const bool failed = recorded.ok() && recorded->attempt == attempt_ && recorded->state == "failed";
+  return failed ? absl::OkStatus() : ReplaceFile(paths_.status(), ToJson(status));
 }
 
 absl::StatusOr<std::unique_ptr<RunLog>> RunLog::Open(const std::string& path) {

@@ -50,6 +50,10 @@ struct RunPaths {
 // NotFound: there is no status yet. DataLoss names the file and what is wrong with it.
 absl::StatusOr<RunStatus> ReadRunStatus(const RunPaths& paths);
 
+// Notes in status.json that the run could not go on; the rest stays as it was last recorded. Any
+// rank may call it: the first failure on record stays. Errors are dropped, the process is ending.
+void RecordFailure(const RunPaths& paths, const std::string& reason, int exit_code);
+
 // A run directory in use. Rank 0 alone has one; the other ranks know the paths.
 class RunDirectory {
  public:
@@ -60,7 +64,9 @@ class RunDirectory {
   int attempt() const { return attempt_; }  // from 1
 
   absl::Status WriteConfig(const std::string& text);
-  absl::Status WriteStatus(RunStatus status);  // `attempt` is filled in
+  // `attempt` is filled in. While the run goes on, a failure of this attempt that another rank has
+  // recorded stays, and a power cut may bring back an older status.
+  absl::Status WriteStatus(RunStatus status);
 
  private:
   RunDirectory(RunPaths paths, FileLock lock) : paths_(std::move(paths)), lock_(std::move(lock)) {}

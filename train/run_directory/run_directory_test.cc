@@ -46,6 +46,29 @@ TEST(RunDirectory, StatusReadsBack) {
   EXPECT_EQ(status.attempt, 1);
 }
 
+// Any rank may record that it failed, and rank 0, a step behind, does not write over it.
+TEST(RunDirectory, TheFirstFailureOfAnAttemptStays) {
+  const std::string root = TestPath();
+  {
+    auto run = RunDirectory::Open(root);
+    ASSERT_TRUE(run.ok());
+    ASSERT_TRUE(run->WriteStatus({.step = 7, .num_steps = 20}).ok());
+    RecordFailure({root}, "rank 1 is lost", 1);
+    RecordFailure({root}, "rank 2 is lost too", 70);
+    ASSERT_TRUE(run->WriteStatus({.step = 8, .num_steps = 20}).ok());
+    const RunStatus status = ReadRunStatus({root}).value();
+    EXPECT_EQ(status.state, "failed");
+    EXPECT_EQ(status.step, 7);
+    EXPECT_EQ(status.exit_reason, "rank 1 is lost");
+    EXPECT_EQ(status.exit_code, 1);
+  }
+  auto again = RunDirectory::Open(root);
+  ASSERT_TRUE(again.ok());
+  ASSERT_TRUE(again->WriteStatus({.step = 7, .num_steps = 20}).ok());
+  EXPECT_EQ(ReadRunStatus({root})->state, "running");
+  EXPECT_EQ(ReadRunStatus({root})->attempt, 2);
+}
+
 TEST(RunDirectory, CountsAttempts) {
   const std::string root = TestPath();
   for (int attempt = 1; attempt <= 3; ++attempt) {
