@@ -159,13 +159,19 @@ Bundle Tape::Recompute(const Bundle& inputs, const BundleFn* fn) {
     replay.values.push_back(Save(var.value(), "recompute"));
   }
   Bundle outputs{{}, result.state};
+  std::map<int, Var> outer;  // by index on the forward tape: a value may have several names
+  for (size_t i = 0; i < inputs.values.size(); ++i) {  // and may be passed through
+    outer.emplace(static_cast<int>(i), inputs.values[i].second);
+  }
   for (const auto& [name, var] : result.values) {
-    if (var.id().index < static_cast<int>(inputs.values.size())) {  // passed through
-      outputs.values.emplace_back(name, inputs.values[var.id().index].second);
+    const auto known = outer.find(var.id().index);
+    if (known != outer.end()) {
+      outputs.values.emplace_back(name, known->second);
       continue;
     }
     outputs.values.emplace_back(name, Input(var.value()));
     vars_.back().is_leaf = false;
+    outer.emplace(var.id().index, outputs.values.back().second);
     replay.outputs.emplace_back(name, outputs.values.back().second.id());
   }
   if (keeps()) {

@@ -124,6 +124,7 @@ TEST_F(TapeTest, RecomputeGivesTheSameAndDecidesOnce) {
       Bundle out = in;
       out.Set("x", Scale(tape, in["x"]));
       Sum(tape, out["x"]);  // a loss inside counts once
+      out.Set("alias", out["x"]);
       return out;
     };
     const BundleFn outer = [&](Tape& tape, const Bundle& in) { return tape.Recompute(in, &inner); };
@@ -132,6 +133,7 @@ TEST_F(TapeTest, RecomputeGivesTheSameAndDecidesOnce) {
     const Var other = tape.Input(Value({7, 7}));
     const Bundle out = tape.Recompute({{{"x", x}, {"other", other}}, {}}, &outer);
     EXPECT_EQ(out["other"].id().index, other.id().index);
+    EXPECT_EQ(out["alias"].id().index, out["x"].id().index);
     EXPECT_EQ(tape.saved_bytes()["scale.x"], 0);
     Sum(tape, out["x"]);
     tape.Backward({}, when);
