@@ -20,6 +20,14 @@ void Relax() {
 #endif
 }
 
+cpu_set_t CoresOfProcess() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  (void)::sched_getaffinity(0, sizeof set, &set);
+  return set;
+}
+const cpu_set_t kCoresAtStart = CoresOfProcess();
+
 void PinTo(int core) {
   cpu_set_t set;
   CPU_ZERO(&set);
@@ -39,6 +47,10 @@ void FlushDenormals() {
   asm volatile("mrs %0, fpcr" : "=r"(fpcr));
   asm volatile("msr fpcr, %0" : : "r"(fpcr | uint64_t{1} << 24));
 #endif
+}
+
+void RunOnAnyCore() {
+  (void)::pthread_setaffinity_np(::pthread_self(), sizeof kCoresAtStart, &kCoresAtStart);
 }
 
 ThreadPool::ThreadPool(int num_threads, const std::vector<int>& cores) {

@@ -14,6 +14,9 @@ namespace moebius {
 // Denormals are flushed to zero, on input and output, for the calling thread.
 void FlushDenormals();
 
+// Lets the calling thread, which a pinned thread started, run on every core of the process again.
+void RunOnAnyCore();
+
 class ThreadPool {
  public:
   // The calling thread is one of the `num_threads` (>= 1) and works along. Thread i is pinned to

@@ -5,6 +5,7 @@
 #include <thread>
 #include <utility>
 
+#include "core/base/thread_pool.h"
 #include "train/checkpoint/commit.h"
 
 namespace moebius {
@@ -31,9 +32,11 @@ void CheckpointWriter::Save(const CheckpointContent& content) {
   phase_ = Phase::kWriting;
   step_ = content.step;
   ++attempt_;
-  task_ = std::async(std::launch::async,
-                     [copy = Snapshot(content), folder = TemporaryFolder(),
-                      rank = options_.ranks.rank] { return WriteShare(copy, rank, folder); });
+  task_ = std::async(std::launch::async, [copy = Snapshot(content), folder = TemporaryFolder(),
+                                          rank = options_.ranks.rank] {
+    RunOnAnyCore();  // not beside the thread that trains
+    return WriteShare(copy, rank, folder);
+  });
 }
 
 CheckpointContent CheckpointWriter::Snapshot(const CheckpointContent& content) {
@@ -64,8 +67,11 @@ std::optional<CheckpointWriter::Result> CheckpointWriter::Poll() {
   if (status.ok() && phase_ == Phase::kWriting) {
     phase_ = Phase::kCommitting;
     if (ranks.rank == 0) {
-      task_ = std::async(std::launch::async, CommitCheckpoint, TemporaryFolder(),
-                         options_.directory, step_, ranks.world_size, options_.keep_last);
+      task_ = std::async(std::launch::async, [this, folder = TemporaryFolder()] {
+        RunOnAnyCore();
+        return CommitCheckpoint(folder, options_.directory, step_, options_.ranks.world_size,
+                                options_.keep_last);
+      });
     }
     return std::nullopt;
   }
