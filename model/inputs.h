@@ -19,13 +19,20 @@ struct MicroBatch {
   Tensor token_index;   // [T] int64: global, over the whole run; names per-token draws
 };
 
+// What a forward pass is for.
+enum class Pass {
+  kTrain,
+  kCount,     // only counts the experts' pairs (GlobalCounts::kExact)
+  kEvaluate,  // no losses of the router
+};
+
 // What the step says to its micro-batches.
 struct StepInputs {
   double num_tokens = 0;  // of the global batch, without padding: divides router losses
   int64_t micro_batches_per_rank = 1;
   bool records_margins = false;  // of the choice of experts, for diagnosis
-  bool counting_pass = false;    // a forward pass that only counts (GlobalCounts::kExact)
-  uint64_t seed = 0;             // of debug routing
+  Pass pass = Pass::kTrain;
+  uint64_t seed = 0;  // of debug routing
 };
 
 }  // namespace moebius

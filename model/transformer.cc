@@ -51,19 +51,19 @@ Tensor Transformer::Loss(Tape& tape, const MicroBatch& batch, const StepInputs& 
 }
 
 void Transformer::CountRouting(Tape& tape, const MicroBatch& batch, StepInputs step) {
-  step.counting_pass = true;
+  step.pass = Pass::kCount;
   Hidden(tape, batch, step);
 }
 
 Tensor Transformer::TokenLosses(Tape& tape, const MicroBatch& batch) {
-  const StepInputs counting{.counting_pass = true};
-  const Var hidden = Hidden(tape, batch, counting);
+  const StepInputs evaluation{.pass = Pass::kEvaluate};
+  const Var hidden = Hidden(tape, batch, evaluation);
   return ops::TokenLosses(tape, hidden, head_, batch.labels, batch.loss_weights);
 }
 
 Tensor Transformer::LastLogits(Tape& tape, const MicroBatch& batch, int64_t count) {
-  const StepInputs counting{.counting_pass = true};
-  const Var hidden = Hidden(tape, batch, counting);
+  const StepInputs evaluation{.pass = Pass::kEvaluate};
+  const Var hidden = Hidden(tape, batch, evaluation);
   const int64_t T = hidden.shape()[0];
   const DType precise = policy_.compute == DType::kF64 ? DType::kF64 : DType::kF32;
   const Tensor logits = context_.Empty(precise, {count, spec_.vocab_size}, "logits");

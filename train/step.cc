@@ -41,7 +41,7 @@ StepInputs TrainStep::Normalize(const std::vector<MicroBatch>& micro_batches) {
   return {.num_tokens = totals[1],
           .micro_batches_per_rank = static_cast<int64_t>(micro_batches.size()),
           .records_margins = records_margins_,
-          .counting_pass = false,
+          .pass = Pass::kTrain,
           .seed = seed_};
 }
 

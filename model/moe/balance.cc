@@ -39,7 +39,7 @@ Balance::Balance(const MoeSpec& spec, const std::string& prefix, ParameterStore&
 void Balance::Apply(Tape& tape, const Var& logits, const Var& scores, const RoutingPlan& plan,
                     const MicroBatch& batch, const StepInputs& step) {
   const Tensor global = tape.Once([&] { return Count(plan, step); });
-  if (step.counting_pass) return;
+  if (step.pass != Pass::kTrain) return;
   for (const BalanceLossSpec& loss : spec_.balance_losses) {
     const int64_t tokens_per_group =
         loss.scope == BalanceLossSpec::Scope::kSequence ? batch.sequence_length : scores.shape()[0];
@@ -71,7 +71,7 @@ Tensor Balance::Count(const RoutingPlan& plan, const StepInputs& step) {
                          .counts = record_.counts.Reshape({1, spec_.num_experts}),
                          .accumulate = true},
                         context_);
-  if (!spec_.needs_global_counts() || step.counting_pass) return Tensor();
+  if (!spec_.needs_global_counts() || step.pass != Pass::kTrain) return Tensor();
   return GlobalFractions(step);
 }
 
