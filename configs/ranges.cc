@@ -18,6 +18,8 @@ constexpr double kMoreThan0 = std::numeric_limits<double>::min();
 constexpr Range kRanges[] = {
     {"run.threads_per_rank", 0, 4096},
     {"run.deadline_seconds", kMoreThan0, 86400},
+    {"run.device_memory_bytes", 0, kMaxBytes},
+    {"run.host_memory_bytes", 0, kMaxBytes},
     {"train.num_steps", 1, kMaxSteps},
     {"train.global_batch_size", 1, 1 << 24},
     {"train.micro_batch_size", 1, 65536},

@@ -39,8 +39,16 @@ std::vector<int> AllowedCores() {
   return cores;
 }
 
-// Rank `index` of `count` that share `cores`. mpirun may have bound each rank to cores of its own:
-// then the cores are the rank's alone.
+// Whether the launcher gave this rank cores of its own. Open MPI says so; srun's choice shows in
+// that the ranks of this host would not fit on it otherwise.
+bool HasOwnCores(size_t allowed, int on_host) {
+  if (std::getenv("OMPI_COMM_WORLD_RANK") != nullptr) {
+    return FromEnvironment({"OMPI_MCA_orte_bound_at_launch"}, 0) != 0;
+  }
+  return allowed * on_host <= std::thread::hardware_concurrency();
+}
+
+// Rank `index` of `count` that share `cores`.
 RankCores ShareOf(const std::vector<int>& cores, int index, int count, int num_threads) {
   const int available = static_cast<int>(cores.size());
   const int share = std::max(available / count, 1);
@@ -70,10 +78,9 @@ absl::Status RunProcess(const RankOptions& options,
   const std::vector<int> cores = AllowedCores();
   const int on_host = FromEnvironment({"OMPI_COMM_WORLD_LOCAL_SIZE", "SLURM_NTASKS_PER_NODE"}, 1);
   const int index = FromEnvironment({"OMPI_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID"}, 0);
-  const int host_cores = static_cast<int>(std::thread::hardware_concurrency());
-  const bool bound = static_cast<int>(cores.size()) * on_host <= host_cores;
-  const RankCores own = bound ? ShareOf(cores, 0, 1, options.threads_per_rank)
-                              : ShareOf(cores, index, on_host, options.threads_per_rank);
+  const RankCores own = HasOwnCores(cores.size(), on_host)
+                            ? ShareOf(cores, 0, 1, options.threads_per_rank)
+                            : ShareOf(cores, index, on_host, options.threads_per_rank);
   ASSIGN_OR_RETURN(const std::unique_ptr<MpiWorld> world,
                    MpiWorld::Start({.wait = options.wait,
                                     .board_directory = options.board_directory,

@@ -1,6 +1,5 @@
 // moebius train: from a config to a finished run.
 #include <chrono>
-#include <cstdio>
 #include <filesystem>
 #include <memory>
 #include <optional>
@@ -16,6 +15,7 @@
 #include "launcher/ranks.h"
 #include "launcher/signals.h"
 #include "train/agreement.h"
+#include "train/checkpoint/checkpoint_reader.h"
 #include "train/trainer.h"
 
 namespace moebius {
@@ -27,17 +27,28 @@ struct TrainFlags {
   std::string checkpoint;
 };
 
-// What a run that resumes may not change.
-absl::Status CheckResume(const RunConfig& config, const RunPaths& paths) {
-  ASSIGN_OR_RETURN(const auto checkpoints, FindCheckpoints(paths.checkpoints()));
-  if (checkpoints.empty() || !std::filesystem::exists(paths.config())) return absl::OkStatus();
-  ASSIGN_OR_RETURN(const RunConfig before, LoadRunConfig(paths.config()));
+// What a run that resumes may not change, against the config file it was started with.
+absl::Status CheckSameResults(const RunConfig& config, const std::string& started_with) {
+  ASSIGN_OR_RETURN(const RunConfig before, LoadRunConfig(started_with));
   const std::vector<std::string> differences = ResultDifferences(before, config);
   if (differences.empty()) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrFormat(
       "%s: %s: differs from the run that is resumed, and would change its results; use another "
       "run.dir or the old value",
-      paths.config(), differences[0]));
+      started_with, differences[0]));
+}
+
+// Imported models are checkpoints of step 0, which any run may start from.
+absl::Status CheckResume(const RunConfig& config, const RunPaths& paths,
+                         const std::string& checkpoint) {
+  ASSIGN_OR_RETURN(const auto checkpoints, FindCheckpoints(paths.checkpoints()));
+  if (!checkpoints.empty() && std::filesystem::exists(paths.config())) {
+    RETURN_IF_ERROR(CheckSameResults(config, paths.config()));
+  }
+  if (checkpoint.empty()) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const CheckpointReader reader, CheckpointReader::Open(checkpoint));
+  return reader.step() == 0 ? absl::OkStatus()
+                            : CheckSameResults(config, checkpoint + "/config.textproto");
 }
 
 double TotalPeakFlops(Session& session) {
@@ -53,7 +64,10 @@ absl::StatusOr<TrainOutcome> TrainRank(const RunConfig& config, const TrainFlags
   auto dataset = Dataset::Open(config.data().dir());
   RETURN_IF_ERROR(Agree(world, dataset.status()));
   auto session = Session::Create(config, world, *dataset,
-                                 {.num_threads = cores.num_threads, .cores = cores.cores});
+                                 {.num_threads = cores.num_threads,
+                                  .cores = cores.cores,
+                                  .device_budget_bytes = config.run().device_memory_bytes(),
+                                  .host_budget_bytes = config.run().host_memory_bytes()});
   RETURN_IF_ERROR(Agree(world, session.status()));
 
   const bool first_here = world.rank() == 0 || flags.ranks == 1;  // threads share the signals
@@ -80,13 +94,13 @@ absl::StatusOr<TrainOutcome> TrainRank(const RunConfig& config, const TrainFlags
   return outcome;
 }
 
-// status.json of a run that could not go on, kept up to the last step on record.
-void WriteFailure(RunDirectory& run, const std::string& reason, int exit_code) {
+// status.json says that this attempt has begun; steps and checkpoints are those of the last one.
+absl::Status RecordStart(RunDirectory& run) {
   RunStatus status = ReadRunStatus(run.paths()).value_or(RunStatus{});
-  status.state = "failed";
-  status.exit_reason = reason;
-  status.exit_code = exit_code;
-  (void)run.WriteStatus(status);  // the reason is on standard error too
+  status.state = "running";
+  status.exit_reason.clear();
+  status.exit_code.reset();
+  return run.WriteStatus(status);
 }
 
 absl::StatusOr<TrainOutcome> Train(const TrainFlags& flags) {
@@ -100,23 +114,22 @@ absl::StatusOr<TrainOutcome> Train(const TrainFlags& flags) {
   std::optional<RunDirectory> run;
   if (SpeaksForAll()) {
     ASSIGN_OR_RETURN(run, RunDirectory::Open(paths.root));
-    RETURN_IF_ERROR(CheckResume(config, paths));
+    RETURN_IF_ERROR(CheckResume(config, paths, flags.checkpoint));
     RETURN_IF_ERROR(run->WriteConfig(PrintConfig(config)));
     RETURN_IF_ERROR(PrepareData(config));
+    RETURN_IF_ERROR(RecordStart(*run));
   }
   InstallSignalHandlers();
+  SetLastWords([paths](const std::string& sentence, int exit_code) {
+    RecordFailure(paths, sentence, exit_code);
+  });
 
   const auto deadline = std::chrono::duration<double>(config.run().deadline_seconds());
-  const auto on_failure = [&](const std::string& sentence) {
-    std::fprintf(stderr, "moebius: %s\n", sentence.c_str());
-    if (run) WriteFailure(*run, sentence, kExitFailed);
-  };
   TrainOutcome outcome = TrainOutcome::kDone;
   const absl::Status status = RunRanks(
       {.thread_ranks = flags.ranks,
        .threads_per_rank = config.run().threads_per_rank(),
-       .wait = {.deadline = std::chrono::duration_cast<std::chrono::milliseconds>(deadline),
-                .on_failure = on_failure},
+       .wait = {.deadline = std::chrono::duration_cast<std::chrono::milliseconds>(deadline)},
        .board_directory = paths.root + "/board"},
       [&](Communicator& world, const RankCores& cores) -> absl::Status {
         RunDirectory* records = world.rank() == 0 ? &*run : nullptr;
@@ -126,7 +139,7 @@ absl::StatusOr<TrainOutcome> Train(const TrainFlags& flags) {
         return result.status();
       });
   if (status.ok()) return outcome;
-  if (run) WriteFailure(*run, std::string(status.message()), ExitCodeOf(status));
+  if (run) RecordFailure(paths, std::string(status.message()), ExitCodeOf(status));
   return status;
 }
 
