@@ -43,7 +43,8 @@ say "report"
 "$moebius" report "$run"
 
 say "a sample"
-"$moebius" generate --checkpoint "$run/checkpoints/$(cat "$run/checkpoints/LATEST")" --prompt "The " --max_tokens 60
+"$moebius" generate --checkpoint "$run/checkpoints/$(cat "$run/checkpoints/LATEST")" --prompt "The " --max_tokens 80 \
+  --temperature 0.8 --top_p 0.95
 
 say "held-out text, bits per byte"
 table=$(for file in "$run"/data/*.heldout.txt; do
