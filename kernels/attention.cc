@@ -8,20 +8,26 @@ namespace {
 
 void Check(const AttentionShape& shape, const Tensor& q, const Tensor& k, const Tensor& v,
            const Tensor& document_ids, const Tensor& y, const Tensor& logsumexp) {
-  const auto& [B, S, H, G, C] = shape;
-  const int64_t T = B * S;
+  const auto& [B, S, H, G, C, queries] = shape;
+  const int64_t Q = shape.queries_per_sequence();
+  const QueryChunks chunks = shape.query_chunks();
+  CHECK(chunks.num_chunks <= std::ssize(chunks.begin)) << chunks.num_chunks << " chunks";
+  for (int i = 0; i < chunks.num_chunks; ++i) {
+    CHECK(chunks.begin[i] >= 0 && chunks.length >= 0 && chunks.begin[i] + chunks.length <= S)
+        << "queries from " << chunks.begin[i] << " on, " << chunks.length << " of " << S;
+  }
   CHECK(G > 0 && H % G == 0) << H << " heads over " << G;
   CHECK(C > 0 && C <= 256) << "head_dim " << C;
-  CHECK_EQ(q.shape(), (Shape{T, H * C}));
-  CHECK_EQ(k.shape(), (Shape{T, G * C}));
+  CHECK_EQ(q.shape(), (Shape{B * Q, H * C}));
+  CHECK_EQ(k.shape(), (Shape{B * S, G * C}));
   CHECK_EQ(v.shape(), k.shape());
   CHECK_EQ(y.shape(), q.shape());
-  CHECK_EQ(logsumexp.shape(), (Shape{T, H}));
+  CHECK_EQ(logsumexp.shape(), (Shape{B * Q, H}));
   CHECK(IsFloat(q.dtype())) << NameOf(q.dtype());
   CHECK(k.dtype() == q.dtype() && v.dtype() == q.dtype() && y.dtype() == q.dtype());
   CHECK(logsumexp.dtype() == (q.dtype() == DType::kF64 ? DType::kF64 : DType::kF32));
   if (document_ids.defined()) {
-    CHECK_EQ(document_ids.shape(), Shape{T});
+    CHECK_EQ(document_ids.shape(), Shape{B * S});
     CHECK(document_ids.dtype() == DType::kI32) << NameOf(document_ids.dtype());
   }
 }
@@ -47,7 +53,7 @@ void AttentionGradient(const AttentionGradientArgs& args, Context& context) {
   CHECK_EQ(args.dq.shape(), args.q.shape());
   CHECK_EQ(args.dk.shape(), args.k.shape());
   CHECK_EQ(args.dv.shape(), args.v.shape());
-  if (context.device().is_meta() || args.q.size() == 0) return;
+  if (context.device().is_meta() || args.k.size() == 0) return;
   if (args.q.dtype() == DType::kF64) {
     reference::AttentionGradient(args, context);
   } else {

@@ -44,24 +44,42 @@ struct Case {
 };
 
 const Case kCases[] = {
-    {{2, 1, 1, 1, 1}, 0},      {{1, 5, 2, 1, 3}, 0},     {{2, 70, 4, 2, 24}, 0},
-    {{1, 200, 3, 3, 64}, 0},   {{1, 530, 2, 1, 20}, 0},  {{1, 33, 2, 1, 256}, 0},
-    {{3, 90, 4, 2, 16}, 20},   {{2, 400, 2, 1, 8}, 100}, {{2, 300, 1, 1, 33}, 2},
-    {{2, 64, 2, 2, 32}, 1000}, {{0, 16, 2, 1, 8}, 0},
+    {{2, 1, 1, 1, 1}, 0},
+    {{1, 5, 2, 1, 3}, 0},
+    {{2, 70, 4, 2, 24}, 0},
+    {{1, 200, 3, 3, 64}, 0},
+    {{1, 530, 2, 1, 20}, 0},
+    {{1, 33, 2, 1, 256}, 0},
+    {{3, 90, 4, 2, 16}, 20},
+    {{2, 400, 2, 1, 8}, 100},
+    {{2, 300, 1, 1, 33}, 2},
+    {{2, 64, 2, 2, 32}, 1000},
+    {{0, 16, 2, 1, 8}, 0},
+    // Chunks of queries: in one run, apart, side by side, none.
+    {{2, 12, 2, 1, 8, {1, 4, {8}}}, 0},
+    {{2, 400, 2, 1, 8, {2, 50, {50, 300}}}, 100},
+    {{1, 530, 2, 2, 20, {2, 37, {0, 491}}}, 0},
+    {{2, 96, 4, 2, 33, {2, 24, {24, 48}}}, 9},
+    {{2, 30, 2, 1, 8, {1, 0, {30}}}, 0},
+    {{0, 16, 2, 1, 8, {2, 4, {4, 8}}}, 0},
 };
 
 void PrintTo(const Case& c, std::ostream* out) {
-  const auto& [B, S, H, G, C] = c.shape;
+  const auto& [B, S, H, G, C, queries] = c.shape;
   *out << "B" << B << " S" << S << " H" << H << " G" << G << " C" << C << " documents of "
        << c.mean_document;
+  for (int i = 0; i < queries.num_chunks; ++i) {
+    *out << " queries " << queries.begin[i] << " + " << queries.length;
+  }
 }
 
 class AttentionTest : public testing::TestWithParam<Case> {
  protected:
   void Check(const Case& c, DType dtype, bool accumulate) {
     const auto& shape = c.shape;
-    const auto& [B, S, H, G, C] = shape;
-    const Shape q_shape = {B * S, H * C}, k_shape = {B * S, G * C}, sum_shape = {B * S, H};
+    const auto& [B, S, H, G, C, queries] = shape;
+    const int64_t Q = shape.queries_per_sequence();
+    const Shape q_shape = {B * Q, H * C}, k_shape = {B * S, G * C}, sum_shape = {B * Q, H};
     const Tensor ids =
         c.mean_document > 0 ? DocumentIds(context_, shape, c.mean_document) : Tensor();
     const auto normal = [&](const Shape& shape, const char* name) {
@@ -134,6 +152,56 @@ TEST(Attention, KnownAnswerOfTheReference) {
   EXPECT_DOUBLE_EQ(y.data<double>()[1], 2);
   EXPECT_DOUBLE_EQ(y.data<double>()[2], 2.5);
   EXPECT_DOUBLE_EQ(y.data<double>()[3], 0);
+}
+
+// Three ranks hold two chunks each: together they have the rows of one rank, and the gradients of
+// keys and values are the sums of theirs.
+TEST(Attention, ChunksOfQueriesGiveTheRowsOfAllQueries) {
+  Context context;
+  constexpr int64_t B = 2, S = 24, H = 4, G = 2, C = 3, kRanks = 3, kChunk = S / (2 * kRanks);
+  const AttentionShape shape = {B, S, H, G, C};
+  const Tensor ids = DocumentIds(context, shape, 6);
+  const auto normal = [&](int64_t width, const char* name) {
+    return RandomTensor(context, DType::kF64, {B * S, width}, name);
+  };
+  const auto empty = [&](int64_t rows, int64_t width) {
+    return context.Empty(DType::kF64, {rows, width}, "test");
+  };
+  const Tensor q = normal(H * C, "q"), k = normal(G * C, "k"), v = normal(G * C, "v");
+  const Tensor y = empty(B * S, H * C), sums = empty(B * S, H), dy = normal(H * C, "dy");
+  const Tensor dq = empty(B * S, H * C), dk = empty(B * S, G * C), dv = empty(B * S, G * C);
+  Attention({shape, q, k, v, ids, y, sums}, context);
+  AttentionGradient({shape, q, k, v, ids, y, sums, dy, dq, dk, dv}, context);
+
+  const Tensor dk_sum = context.Zeros(DType::kF64, dk.shape(), "test"),
+               dv_sum = context.Zeros(DType::kF64, dv.shape(), "test");
+  for (int64_t r = 0; r < kRanks; ++r) {
+    AttentionShape part = shape;
+    part.queries = {2, kChunk, {r * kChunk, (2 * kRanks - 1 - r) * kChunk}};
+    const int64_t Q = part.queries_per_sequence();
+    ASSERT_EQ(Q, 2 * kChunk);
+    const auto rows_of = [&](const Tensor& all) {
+      const int64_t width = all.shape()[1];
+      const Tensor rows = empty(B * Q, width);
+      for (int64_t i = 0; i < B * Q; ++i) {
+        const int64_t position = part.queries.begin[i % Q / kChunk] + i % kChunk;
+        std::copy_n(all.data<double>() + (i / Q * S + position) * width, width,
+                    rows.data<double>() + i * width);
+      }
+      return rows;
+    };
+    const Tensor y_part = empty(B * Q, H * C), sums_part = empty(B * Q, H),
+                 dq_part = empty(B * Q, H * C), q_part = rows_of(q);
+    Attention({part, q_part, k, v, ids, y_part, sums_part}, context);
+    AttentionGradient({part, q_part, k, v, ids, y_part, sums_part, rows_of(dy), dq_part, dk_sum,
+                       dv_sum, false, true, true},
+                      context);
+    test::ExpectSameBits(y_part, rows_of(y));
+    test::ExpectSameBits(sums_part, rows_of(sums));
+    test::ExpectSameBits(dq_part, rows_of(dq));
+  }
+  ExpectClose(dk_sum, dk, S * H / G);
+  ExpectClose(dv_sum, dv, S * H / G);
 }
 
 TEST(Attention, LargeScoresDoNotOverflow) {

@@ -22,9 +22,9 @@ class Forward : HeadTask<kernels::AttentionArgs> {
         y_(p_ + kBlock) {}
 
   void Run() {
-    HeadOf(args_.k, g_).ReadAll(sequence_.length, products_.padded, values_);
+    KeyHead(args_.k).ReadAll(sequence_.length, products_.padded, values_);
     products_.Transpose(values_, sequence_.length, keys_);
-    HeadOf(args_.v, g_).ReadAll(sequence_.length, products_.padded, values_);
+    KeyHead(args_.v).ReadAll(sequence_.length, products_.padded, values_);
     ForBlocks([this] { Begin(); }, [this](int64_t k0, int64_t n) { AddKeys(k0, n); },
               [this] { End(); });
   }
@@ -53,7 +53,7 @@ class Forward : HeadTask<kernels::AttentionArgs> {
   }
 
   void End() {
-    const Head head = HeadOf(args_.y, h_);
+    const Head head = QueryHead(args_.y);
     for (int64_t i = 0; i < q1_ - q0_; ++i) {
       const bool padding = sum_[i] == 0;
       float* y = y_ + i * products_.padded;
@@ -91,24 +91,24 @@ class Backward : HeadTask<kernels::AttentionGradientArgs> {
 
   void Run() {
     const int64_t S = sequence_.length, padded = products_.padded;
-    HeadOf(args_.v, g_).ReadAll(S, padded, keys_);
+    KeyHead(args_.v).ReadAll(S, padded, keys_);
     products_.Transpose(keys_, S, values_t_);
-    HeadOf(args_.k, g_).ReadAll(S, padded, keys_);
+    KeyHead(args_.k).ReadAll(S, padded, keys_);
     products_.Transpose(keys_, S, keys_t_);
     std::fill_n(dk_, S * padded, 0.0f);
     std::fill_n(dv_, S * padded, 0.0f);
     ForBlocks([this] { Begin(); }, [this](int64_t k0, int64_t n) { AddKeys(k0, n); },
               [this] { End(); });
     for (int64_t s = 0; s < S; ++s) {
-      HeadOf(args_.dk, g_).Write(s, dk_ + s * padded, args_.accumulate_k, row_);
-      HeadOf(args_.dv, g_).Write(s, dv_ + s * padded, args_.accumulate_v, row_);
+      KeyHead(args_.dk).Write(s, dk_ + s * padded, args_.accumulate_k, row_);
+      KeyHead(args_.dv).Write(s, dv_ + s * padded, args_.accumulate_v, row_);
     }
   }
 
  private:
   void Begin() {
     ReadQueries(q_);
-    const Head y = HeadOf(args_.y, h_), dy = HeadOf(args_.dy, h_);
+    const Head y = QueryHead(args_.y), dy = QueryHead(args_.dy);
     for (int64_t i = 0; i < q1_ - q0_; ++i) {
       y.Read(q0_ + i, products_.padded, row_);
       dy.Read(q0_ + i, products_.padded, dy_ + i * kAStride);
@@ -138,7 +138,7 @@ class Backward : HeadTask<kernels::AttentionGradientArgs> {
   }
 
   void End() {
-    const Head head = HeadOf(args_.dq, h_);
+    const Head head = QueryHead(args_.dq);
     for (int64_t i = 0; i < q1_ - q0_; ++i) {
       float* dq = dq_ + i * products_.padded;
       simd_.scale_row(dq, products_.width, scale_);

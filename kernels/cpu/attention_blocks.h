@@ -20,7 +20,7 @@ inline constexpr int64_t kBlock = kQueryBlock * kAStride;  // floats of a block 
 
 inline int64_t RoundUp(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 
-// One head of a tensor [T, heads * C].
+// One head of a tensor [rows, heads * C], whose row 0 is the tensor's row `row`.
 class Head {
  public:
   Head(const Tensor& x, int64_t row, int64_t head, int64_t C, const SimdKernels& simd)
@@ -189,32 +189,40 @@ class HeadTask {
         shape_(args.shape),
         g_(task % shape_.num_kv_heads),
         scale_(1 / std::sqrt(static_cast<float>(shape_.head_dim))),
-        sequence_(args.document_ids, task / shape_.num_kv_heads * shape_.sequence_length,
+        sequence_idx_(task / shape_.num_kv_heads),
+        sequence_(args.document_ids, sequence_idx_ * shape_.sequence_length,
                   shape_.sequence_length) {}
 
   template <class Begin, class AddKeys, class End>
   void ForBlocks(const Begin& begin, const AddKeys& add_keys, const End& end) {
     const int64_t group = shape_.num_heads / shape_.num_kv_heads;
+    const kernels::QueryChunks chunks = shape_.query_chunks();
     for (h_ = g_ * group; h_ < (g_ + 1) * group; ++h_) {
-      for (q0_ = 0; q0_ < sequence_.length; q0_ = q1_) {
-        q1_ = std::min(q0_ + kQueryBlock, sequence_.length);
-        begin();
-        const int64_t first = sequence_.first_seen(q0_, q1_) / simd_.panel * simd_.panel;
-        for (int64_t k0 = first; k0 < q1_; k0 += kKeyBlock) {
-          add_keys(k0, std::min(kKeyBlock, q1_ - k0));
+      for (int i = 0; i < chunks.num_chunks; ++i) {
+        const int64_t first = chunks.begin[i], last = first + chunks.length;
+        row_of_position_0_ =
+            sequence_idx_ * shape_.queries_per_sequence() + i * chunks.length - first;
+        for (q0_ = first; q0_ < last; q0_ = q1_) {
+          q1_ = std::min(q0_ + kQueryBlock, last);
+          begin();
+          ForKeyBlocks(add_keys);
+          end();
         }
-        end();
       }
     }
   }
 
-  Head HeadOf(const Tensor& x, int64_t head) const {
-    return Head(x, sequence_.first_token, head, shape_.head_dim, simd_);
+  // Rows by position: of keys and values, and of the queries of the current chunk.
+  Head KeyHead(const Tensor& x) const {
+    return Head(x, sequence_.first_token, g_, shape_.head_dim, simd_);
+  }
+  Head QueryHead(const Tensor& x) const {
+    return Head(x, row_of_position_0_, h_, shape_.head_dim, simd_);
   }
 
   // The block's queries over sqrt(C).
   void ReadQueries(float* to) const {
-    const Head head = HeadOf(args_.q, h_);
+    const Head head = QueryHead(args_.q);
     for (int64_t s = q0_; s < q1_; ++s, to += kAStride) {
       head.Read(s, products_.padded, to);
       simd_.scale_row(to, shape_.head_dim, scale_);
@@ -222,8 +230,7 @@ class HeadTask {
   }
 
   float& LogSumExp(int64_t s) const {
-    return args_.logsumexp
-        .template data<float>()[(sequence_.first_token + s) * shape_.num_heads + h_];
+    return args_.logsumexp.template data<float>()[(row_of_position_0_ + s) * shape_.num_heads + h_];
   }
 
   const Args& args_;
@@ -232,8 +239,19 @@ class HeadTask {
   const AttentionShape& shape_;
   const int64_t g_;
   const float scale_;
+  const int64_t sequence_idx_;
   const Sequence sequence_;
   int64_t h_ = 0, q0_ = 0, q1_ = 0;
+  int64_t row_of_position_0_ = 0;  // of queries, were the current chunk continued down to there
+
+ private:
+  template <class AddKeys>
+  void ForKeyBlocks(const AddKeys& add_keys) {
+    const int64_t first = sequence_.first_seen(q0_, q1_) / simd_.panel * simd_.panel;
+    for (int64_t k0 = first; k0 < q1_; k0 += kKeyBlock) {
+      add_keys(k0, std::min(kKeyBlock, q1_ - k0));
+    }
+  }
 };
 
 }  // namespace moebius::cpu

@@ -22,19 +22,35 @@ void AddScaled(double* sum, double factor, const double* x, int64_t n) {
   for (int64_t i = 0; i < n; ++i) sum[i] += factor * x[i];
 }
 
+// A query: its row of q, and the row of its position among keys.
+struct Query {
+  int64_t row, position;
+};
+
+std::vector<Query> QueriesOf(const kernels::AttentionShape& shape, int64_t sequence) {
+  const kernels::QueryChunks chunks = shape.query_chunks();
+  std::vector<Query> queries;
+  int64_t row = sequence * shape.queries_per_sequence();
+  for (int i = 0; i < chunks.num_chunks; ++i) {
+    const int64_t first = sequence * shape.sequence_length + chunks.begin[i];
+    for (int64_t t = first; t < first + chunks.length; ++t) queries.push_back({row++, t});
+  }
+  return queries;
+}
+
 }  // namespace
 
 void Attention(const kernels::AttentionArgs& args, Context& context) {
-  const auto& [B, S, H, G, C] = args.shape;
+  const auto& [B, S, H, G, C, chunks] = args.shape;
   const double scale = 1 / std::sqrt(static_cast<double>(C));
   context.pool().For(B * H, [&, S = S, H = H, G = G, C = C](int64_t i) {
     const int64_t first = i / H * S, h = i % H, g = h / (H / G);
     const double *k = args.k.data<double>() + g * C, *v = args.v.data<double>() + g * C;
     std::vector<double> score(static_cast<size_t>(S));
-    for (int64_t t = first; t < first + S; ++t) {
-      const double* q = args.q.data<double>() + (t * H + h) * C;
-      double* y = args.y.data<double>() + (t * H + h) * C;
-      double& logsumexp = args.logsumexp.data<double>()[t * H + h];
+    for (const auto& [row, t] : QueriesOf(args.shape, i / H)) {
+      const double* q = args.q.data<double>() + (row * H + h) * C;
+      double* y = args.y.data<double>() + (row * H + h) * C;
+      double& logsumexp = args.logsumexp.data<double>()[row * H + h];
       std::fill_n(y, C, 0.0);
       logsumexp = 0;
       if (!Sees(args.document_ids, t, t)) continue;
@@ -55,11 +71,12 @@ void Attention(const kernels::AttentionArgs& args, Context& context) {
 }
 
 void AttentionGradient(const kernels::AttentionGradientArgs& args, Context& context) {
-  const auto& [B, S, H, G, C] = args.shape;
+  const auto& [B, S, H, G, C, chunks] = args.shape;
   const double scale = 1 / std::sqrt(static_cast<double>(C));
   // A key/value head gathers from all query heads that share it.
   context.pool().For(B * G, [&, S = S, H = H, G = G, C = C](int64_t i) {
     const int64_t first = i / G * S, g = i % G;
+    const std::vector<Query> queries = QueriesOf(args.shape, i / G);
     const double *k = args.k.data<double>() + g * C, *v = args.v.data<double>() + g * C;
     double *dk = args.dk.data<double>() + g * C, *dv = args.dv.data<double>() + g * C;
     for (int64_t t = first; t < first + S; ++t) {
@@ -67,13 +84,13 @@ void AttentionGradient(const kernels::AttentionGradientArgs& args, Context& cont
       if (!args.accumulate_v) std::fill_n(dv + t * G * C, C, 0.0);
     }
     for (int64_t h = g * (H / G); h < (g + 1) * (H / G); ++h) {
-      for (int64_t t = first; t < first + S; ++t) {
-        const int64_t at = (t * H + h) * C;
+      for (const auto& [row, t] : queries) {
+        const int64_t at = (row * H + h) * C;
         const double *q = args.q.data<double>() + at, *y = args.y.data<double>() + at;
         const double* dy = args.dy.data<double>() + at;
         double* dq = args.dq.data<double>() + at;
         if (!args.accumulate_q) std::fill_n(dq, C, 0.0);
-        const double logsumexp = args.logsumexp.data<double>()[t * H + h];
+        const double logsumexp = args.logsumexp.data<double>()[row * H + h];
         const double delta = Dot(dy, y, C);
         for (int64_t j = first; j <= t; ++j) {
           if (!Sees(args.document_ids, t, j)) continue;

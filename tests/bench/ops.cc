@@ -75,7 +75,7 @@ void Attend(benchmark::State& state, bool gradient) {
   const auto dtype = static_cast<DType>(state.range(0));
   const AttentionShape shape = {state.range(1), state.range(2), state.range(3), state.range(4),
                                 state.range(5)};
-  const auto& [B, S, H, G, C] = shape;
+  const auto& [B, S, H, G, C, queries] = shape;
   const Tensor q = context.Zeros(dtype, {B * S, H * C}, "q"),
                y = context.Zeros(dtype, {B * S, H * C}, "y");
   const Tensor k = context.Zeros(dtype, {B * S, G * C}, "k"),
