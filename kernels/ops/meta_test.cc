@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "kernels/ops/activations.h"
+#include "kernels/ops/columns.h"
 #include "kernels/ops/cross_entropy.h"
 #include "kernels/ops/elementwise.h"
 #include "kernels/ops/embedding.h"
@@ -17,7 +18,7 @@ namespace {
 
 TEST(Meta, OpsRunWithoutBytes) {
   Context ctx({.device = kMeta});
-  constexpr int64_t T = 12, D = 8, V = 32;
+  constexpr int64_t T = 12, D = 8, E = 6, V = 32;
   const auto empty = [&](DType dtype, const Shape& shape) {
     return ctx.Empty(dtype, shape, "test");
   };
@@ -28,7 +29,7 @@ TEST(Meta, OpsRunWithoutBytes) {
   kernels::ResidentWeights source(ctx);
   Tape tape(ctx, source);
   const Var x = RmsNorm(tape, Embedding(tape, ids, &table, DType::kBF16), &norm, 1e-5);
-  const Var logits = Cast(tape, Rotary(tape, x, ids, 4, 1e4), DType::kF32);
+  const Var logits = Columns(tape, Cast(tape, Rotary(tape, x, ids, 4, 1e4), DType::kF32), 1, 1 + E);
   const Var scores = Softmax(tape, Sigmoid(tape, logits));
   const RoutingPlan plan =
       kernels::TopK({.scores = scores.value(), .k = 3, .document_ids = ids}, ctx);
@@ -37,7 +38,7 @@ TEST(Meta, OpsRunWithoutBytes) {
       Combine(tape, SwiGlu(tape, rows, rows), PairWeights(tape, scores, plan, true, 1), plan);
   EXPECT_EQ(y.shape(), x.shape());
   (void)BalanceLoss(tape, scores,
-                    {.fractions = empty(DType::kF32, {1, D}), .tokens_per_group = T, .divisor = 1},
+                    {.fractions = empty(DType::kF32, {1, E}), .tokens_per_group = T, .divisor = 1},
                     1);
   (void)ZLoss(tape, logits, {.divisor = 1}, 1);
   const Tensor loss = CrossEntropyLoss(tape, Add(tape, x, y), &table, ids, weights);

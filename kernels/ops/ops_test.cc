@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "kernels/ops/activations.h"
+#include "kernels/ops/columns.h"
 #include "kernels/ops/elementwise.h"
 #include "kernels/ops/embedding.h"
 #include "kernels/ops/rms_norm.h"
@@ -70,6 +71,17 @@ TEST_F(OpsTest, AddAlsoToItself) {
     return Outputs{.values = {Add(tape, Add(tape, in[0], in[1]), in[0])}};
   };
   test::CheckGradients(ctx_, fn, {Random({2, 3}, "a"), Random({2, 3}, "b")});
+}
+
+TEST_F(OpsTest, ColumnsThatOverlap) {
+  const auto fn = [](Tape& tape, const Vars& in) {
+    return Outputs{.values = {Columns(tape, in[0], 1, 4), Columns(tape, in[0], 3, 6)}};
+  };
+  for (const int64_t T : {3, 0}) test::CheckGradients(ctx_, fn, {Random({T, 6}, "x")});
+  test::ValueWeights weights;
+  Tape tape(ctx_, weights);
+  const Var x = tape.Input(Random({2, 6}, "x"));
+  EXPECT_EQ(Columns(tape, x, 0, 6).id().index, x.id().index) << "all columns are the tensor";
 }
 
 TEST_F(OpsTest, EmbeddingWithRepeatedTokens) {

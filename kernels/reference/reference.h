@@ -5,6 +5,7 @@
 
 #include "kernels/activations.h"
 #include "kernels/adamw.h"
+#include "kernels/columns.h"
 #include "kernels/cross_entropy.h"
 #include "kernels/elementwise.h"
 #include "kernels/embedding.h"
@@ -33,6 +34,9 @@ void Add(const Tensor& a, const Tensor& b, const Tensor& y, Context& ctx);
 void Cast(const kernels::CastArgs& args, Context& ctx);
 void Scale(const Tensor& x, double factor, Context& ctx);
 void SumOfSquares(const Tensor& x, const Tensor& sum, Context& ctx);
+
+void Columns(const Tensor& x, int64_t begin, const Tensor& y, Context& ctx);
+void ColumnsGradient(const kernels::ColumnsGradientArgs& args, Context& ctx);
 
 void Embedding(const Tensor& tokens, const Tensor& w, const Tensor& y, Context& ctx);
 void EmbeddingGradient(const kernels::EmbeddingGradientArgs& args, Context& ctx);

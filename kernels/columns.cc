@@ -1,0 +1,34 @@
+#include "kernels/columns.h"
+
+#include "kernels/checks.h"
+#include "kernels/cpu/cpu.h"
+#include "kernels/reference/reference.h"
+
+namespace moebius::kernels {
+namespace {
+
+void Check(const Tensor& x, int64_t begin, const Tensor& y) {
+  const auto [T, N] = Dims<2>(x);
+  const auto [rows, n] = Dims<2>(y);
+  CHECK_EQ(rows, T);
+  CHECK(begin >= 0 && begin + n <= N) << n << " columns from " << begin << " on, of " << N;
+  CheckDType(y, x.dtype());
+  CHECK(IsFloat(x.dtype())) << NameOf(x.dtype());
+}
+
+}  // namespace
+
+void Columns(const Tensor& x, int64_t begin, const Tensor& y, Context& ctx) {
+  Check(x, begin, y);
+  if (ctx.device().is_meta()) return;
+  x.dtype() == DType::kF64 ? reference::Columns(x, begin, y, ctx) : cpu::Columns(x, begin, y, ctx);
+}
+
+void ColumnsGradient(const ColumnsGradientArgs& args, Context& ctx) {
+  Check(args.dx, args.begin, args.dy);
+  if (ctx.device().is_meta()) return;
+  args.dx.dtype() == DType::kF64 ? reference::ColumnsGradient(args, ctx)
+                                 : cpu::ColumnsGradient(args, ctx);
+}
+
+}  // namespace moebius::kernels
