@@ -1,0 +1,21 @@
+// Sessions of configs/recipes/tiny.textproto on its own data, small enough for unit tests.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "configs/run.pb.h"
+#include "train/session.h"
+
+namespace moebius {
+
+// The recipe in FP64 with steps of 4 sequences of 8 tokens, one a micro-batch; then `overrides`,
+// "path=value".
+RunConfig TinyConfig(const std::vector<std::string>& overrides);
+
+// Calls body on `ranks` threads at once, each with its session.
+void OnTinySessions(int ranks, const RunConfig& config,
+                    const std::function<void(Session& session)>& body);
+
+}  // namespace moebius
