@@ -22,7 +22,8 @@ struct DomainEvaluation {
 struct EvaluationOptions {
   int64_t sequence_length = 0;
   int64_t micro_batch_size = 1;
-  int64_t max_tokens_per_domain = 0;  // 0: all
+  // 0: all; else as many whole sequences as that holds, but at least one.
+  int64_t max_tokens_per_domain = 0;
   bool attention_within_documents = true;
 };
 
