@@ -39,24 +39,18 @@ std::vector<int> AllowedCores() {
   return cores;
 }
 
-// Whether the launcher gave this rank cores of its own. Open MPI says so; srun's choice shows in
-// that the ranks of this host would not fit on it otherwise.
-bool HasOwnCores(size_t allowed, int on_host) {
-  if (std::getenv("OMPI_COMM_WORLD_RANK") != nullptr) {
-    return FromEnvironment({"OMPI_MCA_orte_bound_at_launch"}, 0) != 0;
-  }
-  return allowed * on_host <= std::thread::hardware_concurrency();
-}
+int HostCores() { return static_cast<int>(std::thread::hardware_concurrency()); }
 
-// Rank `index` of `count` that share `cores`.
-RankCores ShareOf(const std::vector<int>& cores, int index, int count, int num_threads) {
-  const int available = static_cast<int>(cores.size());
-  const int share = std::max(available / count, 1);
-  RankCores result{.num_threads = num_threads > 0 ? num_threads : share, .cores = {}};
-  if (result.num_threads > share || share * count > available) return result;
-  const auto first = cores.begin() + index * share;
-  result.cores.assign(first, first + result.num_threads);
-  return result;
+// Where this process stands among those of its host.
+HostRank RankOnHost() {
+  HostRank rank{
+      .index = FromEnvironment({"OMPI_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID"}, 0),
+      .count = FromEnvironment({"OMPI_COMM_WORLD_LOCAL_SIZE", "SLURM_NTASKS_PER_NODE"}, 1),
+  };
+  if (std::getenv("OMPI_COMM_WORLD_RANK") != nullptr) {
+    rank.bound = FromEnvironment({"OMPI_MCA_orte_bound_at_launch"}, 0) != 0;
+  }
+  return rank;
 }
 
 absl::Status RunThreads(const RankOptions& options,
@@ -65,7 +59,8 @@ absl::Status RunThreads(const RankOptions& options,
   std::mutex mutex;
   absl::Status first;
   RunOnThreads(options.thread_ranks, options.wait, [&](Communicator& world) {
-    const RankCores own = ShareOf(cores, world.rank(), world.size(), options.threads_per_rank);
+    const RankCores own = CoresOf({.index = world.rank(), .count = world.size(), .bound = false},
+                                  cores, HostCores(), options.threads_per_rank);
     const absl::Status status = body(world, own);
     const std::lock_guard lock(mutex);
     if (first.ok()) first = status;
@@ -75,12 +70,8 @@ absl::Status RunThreads(const RankOptions& options,
 
 absl::Status RunProcess(const RankOptions& options,
                         const std::function<absl::Status(Communicator&, const RankCores&)>& body) {
-  const std::vector<int> cores = AllowedCores();
-  const int on_host = FromEnvironment({"OMPI_COMM_WORLD_LOCAL_SIZE", "SLURM_NTASKS_PER_NODE"}, 1);
-  const int index = FromEnvironment({"OMPI_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID"}, 0);
-  const RankCores own = HasOwnCores(cores.size(), on_host)
-                            ? ShareOf(cores, 0, 1, options.threads_per_rank)
-                            : ShareOf(cores, index, on_host, options.threads_per_rank);
+  const RankCores own =
+      CoresOf(RankOnHost(), AllowedCores(), HostCores(), options.threads_per_rank);
   ASSIGN_OR_RETURN(const std::unique_ptr<MpiWorld> world,
                    MpiWorld::Start({.wait = options.wait,
                                     .board_directory = options.board_directory,

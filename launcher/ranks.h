@@ -3,9 +3,9 @@
 
 #include <functional>
 #include <string>
-#include <vector>
 
 #include "core/base/status.h"
+#include "launcher/core_shares.h"
 #include "parallel/communicator.h"
 #include "parallel/progress.h"
 
@@ -23,12 +23,6 @@ struct RankOptions {
   int threads_per_rank = 0;  // 0: this host's cores divided by the ranks on it
   WaitOptions wait = {};
   std::string board_directory = "";  // where processes show what they do; every host sees it
-};
-
-// A rank's share of the host's cores.
-struct RankCores {
-  int num_threads = 1;
-  std::vector<int> cores;  // one for each thread; empty: not pinned, there are too few
 };
 
 // Calls body(world, cores) on every rank of this process, and returns the first error of its ranks.
