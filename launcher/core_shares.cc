@@ -2,6 +2,10 @@
 
 #include <algorithm>
 
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
+
 namespace moebius {
 namespace {
 
@@ -23,6 +27,21 @@ RankCores CoresOf(const HostRank& rank, const std::vector<int>& allowed, int hos
   const bool fit = static_cast<int>(allowed.size()) * rank.count <= host_cores;
   return rank.bound.value_or(fit) ? ShareOf(allowed, 0, 1, threads_per_rank)
                                   : ShareOf(allowed, rank.index, rank.count, threads_per_rank);
+}
+
+std::optional<int> TasksOnNode(absl::string_view list, int node) {
+  for (absl::string_view entry : absl::StrSplit(list, ',')) {
+    int tasks = 0, nodes = 1;
+    if (absl::ConsumeSuffix(&entry, ")")) {
+      const std::pair<absl::string_view, absl::string_view> parts = absl::StrSplit(entry, "(x");
+      if (!absl::SimpleAtoi(parts.second, &nodes)) return std::nullopt;
+      entry = parts.first;
+    }
+    if (!absl::SimpleAtoi(entry, &tasks) || tasks < 1 || nodes < 1) return std::nullopt;
+    if (node < nodes) return tasks;
+    node -= nodes;
+  }
+  return std::nullopt;
 }
 
 }  // namespace moebius

@@ -4,6 +4,8 @@
 #include <optional>
 #include <vector>
 
+#include "absl/strings/string_view.h"
+
 namespace moebius {
 
 // A rank's share of the host's cores.
@@ -25,5 +27,9 @@ struct HostRank {
 // for each core of the share, but at least one.
 RankCores CoresOf(const HostRank& rank, const std::vector<int>& allowed, int host_cores,
                   int threads_per_rank);
+
+// Tasks on node number `node` of Slurm's list by node, such as "2(x3),1": 2, 2, 2 and 1. Nothing if
+// it is no such list, or shorter.
+std::optional<int> TasksOnNode(absl::string_view list, int node);
 
 }  // namespace moebius

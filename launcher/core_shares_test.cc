@@ -67,5 +67,20 @@ TEST(CoresOf, ASilentLauncherIsBelievedToHaveBoundRanksThatFit) {
   ExpectCores(CoresOf({.index = 0, .count = 1}, kEight, 8, 0), 8, kEight);
 }
 
+TEST(TasksOnNode, CountsRepeats) {
+  EXPECT_EQ(TasksOnNode("4", 0), 4);
+  EXPECT_EQ(TasksOnNode("2(x3),1", 0), 2);
+  EXPECT_EQ(TasksOnNode("2(x3),1", 2), 2);
+  EXPECT_EQ(TasksOnNode("2(x3),1", 3), 1);
+  EXPECT_EQ(TasksOnNode("1,16(x2),8", 2), 16);
+}
+
+TEST(TasksOnNode, NothingForWhatIsNotThere) {
+  EXPECT_EQ(TasksOnNode("2(x3),1", 4), std::nullopt);
+  for (const char* wrong : {"", "x", "2(x", "2(x)", "2(y3)", "(x3)", "0", "2(x0)", "2,,1"}) {
+    EXPECT_EQ(TasksOnNode(wrong, 1), std::nullopt) << wrong;
+  }
+}
+
 }  // namespace
 }  // namespace moebius

@@ -41,15 +41,25 @@ std::vector<int> AllowedCores() {
 
 int HostCores() { return static_cast<int>(std::thread::hardware_concurrency()); }
 
+// How many processes srun has started on this host; 1 where it says nothing.
+int SlurmTasksHere() {
+  const int requested = FromEnvironment({"SLURM_NTASKS_PER_NODE"}, 1);
+  const char* by_node = std::getenv("SLURM_STEP_TASKS_PER_NODE");
+  if (by_node == nullptr) return requested;
+  return TasksOnNode(by_node, FromEnvironment({"SLURM_NODEID"}, 0)).value_or(requested);
+}
+
 // Where this process stands among those of its host.
 HostRank RankOnHost() {
   HostRank rank{
       .index = FromEnvironment({"OMPI_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID"}, 0),
-      .count = FromEnvironment({"OMPI_COMM_WORLD_LOCAL_SIZE", "SLURM_NTASKS_PER_NODE"}, 1),
+      .count = FromEnvironment({"OMPI_COMM_WORLD_LOCAL_SIZE"}, 0),
   };
   if (std::getenv("OMPI_COMM_WORLD_RANK") != nullptr) {
     rank.bound = FromEnvironment({"OMPI_MCA_orte_bound_at_launch"}, 0) != 0;
   }
+  if (rank.count == 0) rank.count = SlurmTasksHere();
+  rank.count = std::max(rank.count, rank.index + 1);
   return rank;
 }
 
