@@ -33,8 +33,8 @@ absl::Status CheckSameResults(const RunConfig& config, const std::string& starte
   const std::vector<std::string> differences = ResultDifferences(before, config);
   if (differences.empty()) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrFormat(
-      "%s: %s: differs from the run that is resumed, and would change its results; use another "
-      "run.dir or the old value",
+      "%s: %s: differs from the run that is resumed, and would change its results; use the old "
+      "value or begin another run",
       started_with, differences[0]));
 }
 

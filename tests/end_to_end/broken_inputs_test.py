@@ -7,7 +7,7 @@ import time
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
-from program import RECIPE, Case, flip_bit, results, truncate  # noqa: E402
+from program import RECIPE, Case, checkpoints, flip_bit, results, truncate  # noqa: E402
 
 BAD_INPUT = 2
 PATIENCE_SECONDS = 5  # for a process on a busy machine; alone it takes a fraction of one
@@ -149,6 +149,21 @@ class BrokenInputs(Case):
                 self.refuse(self.train_arguments(self.trained, "--set", f"{path}={value}",
                                                  train__num_steps=7), [path])
         self.assertEqual(results(self.trained), before)
+
+    def test_checkpoint_of_a_run_with_other_results(self):
+        checkpoint = checkpoints(self.trained)[0]
+        config = checkpoint / "config.textproto"
+        other = self.folder / "other"
+        for path, value in RESULT_FIELDS.items():
+            with self.subTest(path):
+                self.refuse(self.train_arguments(other, "--checkpoint", checkpoint, "--set",
+                                                 f"{path}={value}", train__num_steps=7),
+                            [f"{config}: {path}: "])
+        self.assertEqual({path.name for path in other.iterdir()} - {".lock", "log"}, set())
+
+        self.train(other, "--checkpoint", checkpoint, train__num_steps=7,
+                   train__micro_batch_size=4)
+        self.assertEqual([row[0] for row in results(other)], [7])
 
     def test_a_run_in_use(self):
         run = self.folder / "in_use"
