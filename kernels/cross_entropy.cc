@@ -1,27 +1,82 @@
 #include "kernels/cross_entropy.h"
 
+#include <algorithm>
+#include <cmath>
+
 #include "kernels/checks.h"
 #include "kernels/cpu/cpu.h"
 #include "kernels/reference/reference.h"
 
 namespace moebius::kernels {
 
-void CrossEntropy(const CrossEntropyArgs& args, Context& ctx) {
-  const auto [R, V] = Dims<2>(args.logits);
+namespace {
+
+void CheckRows(const Tensor& logits, const Tensor& labels, const Tensor& weights) {
+  const auto [R, V] = Dims<2>(logits);
   CHECK_GE(V, 1);
-  for (const Tensor& column : {args.labels, args.weights, args.nll})
-    CHECK_EQ(column.shape(), (Shape{R}));
-  CheckDType(args.logits, PreciseDType(args.logits.dtype()));
-  CheckDType(args.labels, DType::kI32);
-  CheckDType(args.weights, args.logits.dtype());
-  CheckDType(args.nll, DType::kF64);
-  if (args.dlogits.defined()) {
-    CHECK_EQ(args.dlogits.shape(), args.logits.shape());
-    CHECK(args.logits.dtype() == DType::kF32 || args.dlogits.dtype() == DType::kF64);
-  }
+  for (const Tensor& column : {labels, weights}) CHECK_EQ(column.shape(), (Shape{R}));
+  CheckDType(logits, PreciseDType(logits.dtype()));
+  CheckDType(labels, DType::kI32);
+  CheckDType(weights, logits.dtype());
+}
+
+void CheckResults(const Tensor& logits, const Tensor& nll, const Tensor& dlogits) {
+  CHECK_EQ(nll.shape(), (Shape{logits.shape()[0]}));
+  CheckDType(nll, DType::kF64);
+  if (!dlogits.defined()) return;
+  CHECK_EQ(dlogits.shape(), logits.shape());
+  CHECK(logits.dtype() == DType::kF32 || dlogits.dtype() == DType::kF64);
+}
+
+void CheckStatistics(const Tensor& statistics, int64_t R) {
+  CHECK_EQ(statistics.shape(), (Shape{R, 3}));
+  CheckDType(statistics, DType::kF64);
+}
+
+}  // namespace
+
+void CrossEntropy(const CrossEntropyArgs& args, Context& ctx) {
+  CheckRows(args.logits, args.labels, args.weights);
+  CheckResults(args.logits, args.nll, args.dlogits);
   if (ctx.device().is_meta()) return;
   args.logits.dtype() == DType::kF64 ? reference::CrossEntropy(args, ctx)
                                      : cpu::CrossEntropy(args, ctx);
+}
+
+void CrossEntropyStatistics(const CrossEntropyStatisticsArgs& args, Context& ctx) {
+  CheckRows(args.logits, args.labels, args.weights);
+  CheckStatistics(args.statistics, args.logits.shape()[0]);
+  if (ctx.device().is_meta()) return;
+  args.logits.dtype() == DType::kF64 ? reference::CrossEntropyStatistics(args, ctx)
+                                     : cpu::CrossEntropyStatistics(args, ctx);
+}
+
+void CombineStatistics(const Tensor& parts, const Tensor& whole, Context& ctx) {
+  const auto [n, R, three] = Dims<3>(parts);
+  CHECK_EQ(three, 3);
+  CheckDType(parts, DType::kF64);
+  CheckStatistics(whole, R);
+  if (ctx.device().is_meta()) return;
+  for (int64_t r = 0; r < R; ++r) {
+    const auto part = [&, R = R](int64_t i) { return parts.data<double>() + (i * R + r) * 3; };
+    double max = part(0)[0], sum = 0, label = 0;
+    for (int64_t i = 1; i < n; ++i) max = std::max(max, part(i)[0]);
+    for (int64_t i = 0; i < n; ++i) {
+      sum += part(i)[1] * std::exp(part(i)[0] - max);
+      label += part(i)[2];
+    }
+    double* out = whole.data<double>() + r * 3;
+    out[0] = max, out[1] = sum, out[2] = label;
+  }
+}
+
+void CrossEntropyOfPart(const CrossEntropyOfPartArgs& args, Context& ctx) {
+  CheckRows(args.logits, args.labels, args.weights);
+  CheckResults(args.logits, args.nll, args.dlogits);
+  CheckStatistics(args.statistics, args.logits.shape()[0]);
+  if (ctx.device().is_meta()) return;
+  args.logits.dtype() == DType::kF64 ? reference::CrossEntropyOfPart(args, ctx)
+                                     : cpu::CrossEntropyOfPart(args, ctx);
 }
 
 }  // namespace moebius::kernels

@@ -43,6 +43,58 @@ TEST(CrossEntropy, AgreesWithTheReference) {
   }
 }
 
+// Three uneven parts of the vocabulary give what whole rows give.
+TEST(CrossEntropy, PartsOfTheVocabulary) {
+  Context ctx({.num_threads = 2});
+  constexpr int64_t R = 6, V = 10;
+  const std::pair<int64_t, int64_t> ranges[] = {{0, 4}, {4, 7}, {7, 10}};
+  for (const DType dtype : {DType::kF64, DType::kF32}) {
+    const Tensor logits = RandomTensor(ctx, dtype, {R, V}, "logits", 5);
+    const Tensor labels = test::FromValues(ctx, DType::kI32, {R}, {0, -100, 3, 4, 7, 9});
+    const Tensor weights = test::FromValues(ctx, dtype, {R}, {1, 0, 2, 1, 0.5, 1});
+    const Tensor nll = ctx.Empty(DType::kF64, {R}, "nll"), dlogits = ctx.Empty(dtype, {R, V}, "d");
+    CrossEntropy({logits, labels, weights, nll, dlogits}, ctx);
+
+    const auto columns = [&](const Tensor& x, int64_t begin, int64_t end) {
+      std::vector<double> values;
+      const std::vector<double> all = ToDoubles(x);
+      for (int64_t r = 0; r < R; ++r) {
+        values.insert(values.end(), all.begin() + r * V + begin, all.begin() + r * V + end);
+      }
+      return test::FromValues(ctx, dtype, {R, end - begin}, values);
+    };
+    const Tensor parts = ctx.Empty(DType::kF64, {3, R, 3}, "statistics");
+    const Tensor whole = ctx.Empty(DType::kF64, {R, 3}, "statistics");
+    for (int i = 0; i < 3; ++i) {
+      const auto [begin, end] = ranges[i];
+      CrossEntropyStatistics({.logits = columns(logits, begin, end),
+                              .labels = labels,
+                              .weights = weights,
+                              .first = begin,
+                              .statistics = parts.Slice(i, i + 1).Reshape({R, 3})},
+                             ctx);
+    }
+    CombineStatistics(parts, whole, ctx);
+    for (const auto& [begin, end] : ranges) {
+      const Tensor part = columns(logits, begin, end);
+      const Tensor part_nll = ctx.Empty(DType::kF64, {R}, "nll");
+      CrossEntropyOfPart({.logits = part,
+                          .labels = labels,
+                          .weights = weights,
+                          .first = begin,
+                          .statistics = whole,
+                          .nll = part_nll,
+                          .dlogits = part},
+                         ctx);
+      for (int64_t r = 0; r < R; ++r) {
+        EXPECT_NEAR(part_nll.data<double>()[r], nll.data<double>()[r],
+                    dtype == DType::kF64 ? 1e-13 : 2e-5);
+      }
+      test::ExpectClose(part, Convert(ctx, columns(dlogits, begin, end), DType::kF64), V);
+    }
+  }
+}
+
 TEST(CrossEntropy, KnownValuesAndExtremeLogits) {
   Context ctx;
   for (const DType dtype : {DType::kF32, DType::kF64}) {

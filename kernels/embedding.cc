@@ -7,28 +7,30 @@
 namespace moebius::kernels {
 namespace {
 
-void CheckTable(const Tensor& tokens, const Tensor& w, const Tensor& y) {
+void CheckTable(const Tensor& tokens, const Tensor& w, const VocabularyRange& range,
+                const Tensor& y) {
   const auto [T] = Dims<1>(tokens);
   const auto [V, D] = Dims<2>(w);
   CheckDType(tokens, DType::kI32);
   CHECK_EQ(y.shape(), (Shape{T, D}));
   CheckDType(w, PreciseDType(y.dtype()));
+  const int64_t size = range.size == 0 ? V : range.size;
+  CHECK(0 <= range.first && range.first + V <= size) << "not a part of the vocabulary";
   if (tokens.device().is_meta()) return;
   for (const int32_t token : tokens.span<int32_t>())
-    CHECK(0 <= token && token < V) << "token " << token << " of " << V;
+    CHECK(0 <= token && token < size) << "token " << token << " of " << size;
 }
 
 }  // namespace
 
-void Embedding(const Tensor& tokens, const Tensor& w, const Tensor& y, Context& ctx) {
-  CheckTable(tokens, w, y);
+void Embedding(const EmbeddingArgs& args, Context& ctx) {
+  CheckTable(args.tokens, args.w, args.range, args.y);
   if (ctx.device().is_meta()) return;
-  y.dtype() == DType::kF64 ? reference::Embedding(tokens, w, y, ctx)
-                           : cpu::Embedding(tokens, w, y, ctx);
+  args.y.dtype() == DType::kF64 ? reference::Embedding(args, ctx) : cpu::Embedding(args, ctx);
 }
 
 void EmbeddingGradient(const EmbeddingGradientArgs& args, Context& ctx) {
-  CheckTable(args.tokens, args.dw, args.dy);
+  CheckTable(args.tokens, args.dw, args.range, args.dy);
   if (ctx.device().is_meta() || args.dw.size() == 0) return;
   args.dy.dtype() == DType::kF64 ? reference::EmbeddingGradient(args, ctx)
                                  : cpu::EmbeddingGradient(args, ctx);

@@ -38,10 +38,12 @@ void SumOfSquares(const Tensor& x, const Tensor& sum, Context& ctx);
 void Columns(const Tensor& x, int64_t begin, const Tensor& y, Context& ctx);
 void ColumnsGradient(const kernels::ColumnsGradientArgs& args, Context& ctx);
 
-void Embedding(const Tensor& tokens, const Tensor& w, const Tensor& y, Context& ctx);
+void Embedding(const kernels::EmbeddingArgs& args, Context& ctx);
 void EmbeddingGradient(const kernels::EmbeddingGradientArgs& args, Context& ctx);
 
 void CrossEntropy(const kernels::CrossEntropyArgs& args, Context& ctx);
+void CrossEntropyStatistics(const kernels::CrossEntropyStatisticsArgs& args, Context& ctx);
+void CrossEntropyOfPart(const kernels::CrossEntropyOfPartArgs& args, Context& ctx);
 
 // experts[i, 0 .. k) are the best of scores + bias of the i-th token that is not padding.
 void ChooseTopK(const kernels::TopKArgs& args, const Tensor& experts, Context& ctx);

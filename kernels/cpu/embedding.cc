@@ -25,14 +25,19 @@ MOEBIUS_CLONES void AddRow(const T* dy, float* dw, int64_t D) {
 
 }  // namespace
 
-void Embedding(const Tensor& tokens, const Tensor& w, const Tensor& y, Context& ctx) {
-  const auto [T, D] = Dims<2>(y);
-  WithType(y.dtype(), [&, T = T, D = D](auto zero) {
+void Embedding(const kernels::EmbeddingArgs& args, Context& ctx) {
+  const auto [V, D] = Dims<2>(args.w);
+  WithType(args.y.dtype(), [&, V = V, D = D](auto zero) {
     using Element = decltype(zero);
-    ctx.pool().ForRange(T, kTokens, [&](int64_t begin, int64_t end) {
+    ctx.pool().ForRange(args.y.shape()[0], kTokens, [&](int64_t begin, int64_t end) {
       for (int64_t t = begin; t < end; ++t) {
-        const int64_t token = tokens.data<int32_t>()[t];
-        CopyRow(w.data<float>() + token * D, y.data<Element>() + t * D, D);
+        const int64_t row = args.tokens.data<int32_t>()[t] - args.range.first;
+        Element* y = args.y.data<Element>() + t * D;
+        if (row < 0 || row >= V) {
+          std::fill_n(y, D, Element{});
+        } else {
+          CopyRow(args.w.data<float>() + row * D, y, D);
+        }
       }
     });
   });
@@ -42,19 +47,21 @@ void Embedding(const Tensor& tokens, const Tensor& w, const Tensor& y, Context& 
 void EmbeddingGradient(const kernels::EmbeddingGradientArgs& args, Context& ctx) {
   const auto [T, D] = Dims<2>(args.dy);
   const int64_t V = args.dw.shape()[0];
-  const int32_t* tokens = args.tokens.data<int32_t>();
+  const auto row_of = [tokens = args.tokens.data<int32_t>(), first = args.range.first](int32_t t) {
+    return tokens[t] - first;
+  };
   std::vector<int32_t> by_token(T);
   std::iota(by_token.begin(), by_token.end(), 0);
-  std::ranges::stable_sort(by_token, {}, [&](int32_t t) { return tokens[t]; });
+  std::ranges::stable_sort(by_token, {}, row_of);
 
   WithType(args.dy.dtype(), [&, D = D](auto zero) {
     using Element = decltype(zero);
     ctx.pool().ForRange(V, std::max<int64_t>(1, kTableElements / D), [&](int64_t v, int64_t end) {
       float* dw = args.dw.data<float>();
       if (!args.accumulate) std::fill_n(dw + v * D, (end - v) * D, 0.0f);
-      auto it = std::ranges::lower_bound(by_token, v, {}, [&](int32_t t) { return tokens[t]; });
-      for (; it != by_token.end() && tokens[*it] < end; ++it)
-        AddRow(args.dy.data<Element>() + *it * D, dw + tokens[*it] * D, D);
+      auto it = std::ranges::lower_bound(by_token, v, {}, row_of);
+      for (; it != by_token.end() && row_of(*it) < end; ++it)
+        AddRow(args.dy.data<Element>() + *it * D, dw + row_of(*it) * D, D);
     });
   });
 }

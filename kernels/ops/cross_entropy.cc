@@ -13,17 +13,17 @@ namespace {
 constexpr int64_t kChunkElements = int64_t{1} << 21;  // of logits: they stay in the cache
 constexpr int64_t kMinChunkTokens = 64;               // products need some rows
 
-int64_t ChunkTokens(int64_t T, int64_t V) {
-  return std::min(T, std::max(kMinChunkTokens, kChunkElements / std::max<int64_t>(1, V)));
+int64_t ChunkTokens(int64_t T, const Parameter* head, const VocabularyPart& part) {
+  const int64_t V = std::max({int64_t{1}, head->value.shape()[0], part.size});
+  return std::min(T, std::max(kMinChunkTokens, kChunkElements / V));
 }
 
 // Calls fn(begin, end, logits) for chunks of tokens, with logits [end - begin, V] in F32 or F64.
 template <class Fn>
-void ForChunks(Tape& tape, const Tensor& x, Parameter* head, const Fn& fn) {
+void ForChunks(Tape& tape, const Tensor& x, Parameter* head, int64_t chunk, const Fn& fn) {
   const auto [T, D] = Dims<2>(x);
   const auto [V, D_head] = Dims<2>(head->value);
   CHECK_EQ(D, D_head) << head->name;
-  const int64_t chunk = ChunkTokens(T, V);
   const Tensor w = tape.Weight(head, WeightFormat::kPacked, x.dtype());
   const Tensor buffer =
       tape.context().Empty(kernels::PreciseDType(x.dtype()), {chunk, V}, "cross_entropy.logits");
@@ -51,6 +51,29 @@ void AddGradients(Tape& tape, const Tensor& x, const Tensor& dlogits, Parameter*
       tape.context());
 }
 
+// The losses, and gradients of logits if asked for, of one chunk.
+void LossesOfChunk(const kernels::CrossEntropyArgs& chunk, const VocabularyPart& part,
+                   Context& ctx) {
+  if (!part.combine) return kernels::CrossEntropy(chunk, ctx);
+  const Tensor statistics =
+      ctx.Empty(DType::kF64, {chunk.logits.shape()[0], 3}, "cross_entropy.statistics");
+  kernels::CrossEntropyStatistics({.logits = chunk.logits,
+                                   .labels = chunk.labels,
+                                   .weights = chunk.weights,
+                                   .first = part.first,
+                                   .statistics = statistics},
+                                  ctx);
+  part.combine(statistics);
+  kernels::CrossEntropyOfPart({.logits = chunk.logits,
+                               .labels = chunk.labels,
+                               .weights = chunk.weights,
+                               .first = part.first,
+                               .statistics = statistics,
+                               .nll = chunk.nll,
+                               .dlogits = chunk.dlogits},
+                              ctx);
+}
+
 Tensor Sum(const Tensor& nll, Context& ctx) {
   const Tensor sum = ctx.Empty(DType::kF64, {1}, "cross_entropy.loss");
   if (ctx.device().is_meta()) return sum;
@@ -63,39 +86,41 @@ Tensor Sum(const Tensor& nll, Context& ctx) {
 }  // namespace
 
 Tensor TokenLosses(Tape& tape, const Var& x, Parameter* head, const Tensor& labels,
-                   const Tensor& weights) {
+                   const Tensor& weights, const VocabularyPart& part) {
   Context& ctx = tape.context();
   const Tensor nll = ctx.Empty(DType::kF64, labels.shape(), "cross_entropy.nll");
-  ForChunks(tape, x.value(), head, [&](int64_t begin, int64_t end, const Tensor& logits) {
-    kernels::CrossEntropy({.logits = logits,
-                           .labels = labels.Slice(begin, end),
-                           .weights = weights.Slice(begin, end),
-                           .nll = nll.Slice(begin, end)},
-                          ctx);
+  const int64_t chunk = ChunkTokens(labels.size(), head, part);
+  ForChunks(tape, x.value(), head, chunk, [&](int64_t begin, int64_t end, const Tensor& logits) {
+    LossesOfChunk({.logits = logits,
+                   .labels = labels.Slice(begin, end),
+                   .weights = weights.Slice(begin, end),
+                   .nll = nll.Slice(begin, end)},
+                  part, ctx);
   });
   return nll;
 }
 
 Tensor CrossEntropyLoss(Tape& tape, const Var& x, Parameter* head, const Tensor& labels,
-                        const Tensor& weights) {
+                        const Tensor& weights, const VocabularyPart& part) {
   Context& ctx = tape.context();
-  if (!tape.keeps()) return Sum(TokenLosses(tape, x, head, labels, weights), ctx);
+  if (!tape.keeps()) return Sum(TokenLosses(tape, x, head, labels, weights, part), ctx);
 
   const auto [T, D] = Dims<2>(x.value());
   const int64_t V = head->value.shape()[0];
+  const int64_t chunk = ChunkTokens(T, head, part);
   const bool in_place = x.dtype() != DType::kBF16;  // dlogits have the dtype of x
   const Tensor dlogits_buffer =
-      in_place ? Tensor() : ctx.Empty(x.dtype(), {ChunkTokens(T, V), V}, "cross_entropy.dlogits");
+      in_place ? Tensor() : ctx.Empty(x.dtype(), {chunk, V}, "cross_entropy.dlogits");
   const Tensor nll = ctx.Empty(DType::kF64, {T}, "cross_entropy.nll");
   const Tensor dx = ctx.Empty(x.dtype(), {T, D}, "cross_entropy.dx");
-  ForChunks(tape, x.value(), head, [&](int64_t begin, int64_t end, const Tensor& logits) {
+  ForChunks(tape, x.value(), head, chunk, [&](int64_t begin, int64_t end, const Tensor& logits) {
     const Tensor dlogits = in_place ? logits : dlogits_buffer.Slice(0, end - begin);
-    kernels::CrossEntropy({.logits = logits,
-                           .labels = labels.Slice(begin, end),
-                           .weights = weights.Slice(begin, end),
-                           .nll = nll.Slice(begin, end),
-                           .dlogits = dlogits},
-                          ctx);
+    LossesOfChunk({.logits = logits,
+                   .labels = labels.Slice(begin, end),
+                   .weights = weights.Slice(begin, end),
+                   .nll = nll.Slice(begin, end),
+                   .dlogits = dlogits},
+                  part, ctx);
     AddGradients(tape, x.value().Slice(begin, end), dlogits, head, dx.Slice(begin, end));
   });
 

@@ -1,14 +1,13 @@
 #include "kernels/ops/embedding.h"
 
-#include "kernels/embedding.h"
-
 namespace moebius::ops {
 
-Var Embedding(Tape& tape, const Tensor& tokens, Parameter* w, DType compute) {
+Var Embedding(Tape& tape, const Tensor& tokens, Parameter* w, DType compute,
+              const VocabularyRange& range) {
   const auto [T] = Dims<1>(tokens);
   const auto [V, D] = Dims<2>(w->value);
   const Tensor y = tape.context().Empty(compute, {T, D}, "embedding.y");
-  kernels::Embedding(tokens, w->value, y, tape.context());
+  kernels::Embedding({.tokens = tokens, .w = w->value, .range = range, .y = y}, tape.context());
 
   const Saved saved_tokens = tape.Save(tokens, "embedding.tokens");
   return tape.Record(y, [=](Tape& tape, const Tensor& dy) {
@@ -17,6 +16,7 @@ Var Embedding(Tape& tape, const Tensor& tokens, Parameter* w, DType compute) {
       const GradientSlot dw = tape.ParameterGradient(w);
       kernels::EmbeddingGradient({.tokens = tape.Load(saved_tokens),
                                   .dy = tape.Load(saved_dy),
+                                  .range = range,
                                   .dw = dw.tensor,
                                   .accumulate = dw.accumulate},
                                  tape.context());
