@@ -38,9 +38,10 @@ const char* NameOf(Axis axis) {
 
 std::vector<int> EvenOwners(int64_t size, int count) {
   CHECK_GT(count, 0);
-  CHECK_EQ(size % count, 0) << "does not divide evenly";
-  std::vector<int> owner(size);
-  for (int64_t i = 0; i < size; ++i) owner[i] = static_cast<int>(i / (size / count));
+  std::vector<int> owner;
+  for (int position = 0; position < count; ++position) {
+    owner.insert(owner.end(), size / count + (position < size % count), position);
+  }
   return owner;
 }
 

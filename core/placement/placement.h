@@ -35,7 +35,8 @@ struct Cut {
   std::vector<int> owner;
 };
 
-// Even division, in order: REQUIRES: size divides by count.
+// Consecutive indices to each of `count` positions, as evenly as can be: the first size % count
+// positions hold one more.
 std::vector<int> EvenOwners(int64_t size, int count);
 
 // How the gradient of a tensor arrives on an axis that replicates it: the same on every rank, or a
@@ -58,7 +59,7 @@ struct Piece {
 
 struct Placement {
   Shape global_shape;
-  std::vector<Cut> cuts;  // at most one a dimension; dimensions beyond the leading one evenly
+  std::vector<Cut> cuts;  // at most one a dimension; beyond the leading one in one run each
   std::vector<Replication> replicated;
 
   Shape LocalShape(const MeshPosition& at) const;
