@@ -59,6 +59,8 @@ absl::StatusOr<std::unique_ptr<Mesh>> Mesh::Create(const ParallelSizes& sizes,
   ASSIGN_OR_RETURN(const MeshPosition at, PositionOf(sizes, world.rank(), world.size()));
   auto mesh = std::unique_ptr<Mesh>(new Mesh(at, world));
   for (int axis = 0; axis < kNumAxes; ++axis) mesh->MakeGroup({static_cast<Axis>(axis)});
+  mesh->MakeGroup({Axis::kContext, Axis::kTensor});
+  mesh->MakeGroup({Axis::kExpert, Axis::kExpertTensor});
   mesh->MakeGroup({Axis::kData, Axis::kContext});
   mesh->MakeGroup({Axis::kData, Axis::kContext, Axis::kTensor});
   mesh->MakeGroup({Axis::kPipeline, Axis::kData, Axis::kContext, Axis::kTensor});

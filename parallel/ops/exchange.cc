@@ -29,22 +29,25 @@ Tensor BlocksTensor(const std::vector<Block>& blocks, Context& context) {
   return ToTensor(numbers, {static_cast<int64_t>(blocks.size()), 3}, context);
 }
 
-// The side of this rank's own rows: in messages ordered by owner, within an owner by expert.
+// The side of this rank's own rows: in messages ordered by rank, within a rank by expert.
 Exchange::Side SenderSide(std::span<const int32_t> expert_offsets, std::span<const int> owner,
-                          int num_ranks, Context& context) {
+                          int copies, int num_ranks, Context& context) {
   std::vector<int32_t> counts(num_ranks);
-  std::vector<Block> blocks;
+  std::vector<std::vector<Block>> blocks(copies);
   int32_t message = 0;
   for (int r = 0; r < num_ranks; ++r) {
     for (size_t j = 0; j < owner.size(); ++j) {
-      if (owner[j] != r) continue;
+      if (owner[j] != r / copies) continue;
       const int32_t count = expert_offsets[j + 1] - expert_offsets[j];
-      blocks.push_back({expert_offsets[j], message, count});
+      blocks[r % copies].push_back({expert_offsets[j], message, count});
       counts[r] += count;
       message += count;
     }
   }
-  return {message, ToTensor(counts, {num_ranks}, context), BlocksTensor(blocks, context)};
+  std::vector<Block> by_copy;
+  for (const auto& copy : blocks) by_copy.insert(by_copy.end(), copy.begin(), copy.end());
+  return {message / copies, copies, ToTensor(counts, {num_ranks}, context),
+          BlocksTensor(by_copy, context)};
 }
 
 // counts[r * e + j]: rows from rank r for local expert j, the order of the messages.
@@ -63,17 +66,18 @@ Exchange::Side ExpertSide(std::span<const int32_t> counts, int num_ranks,
       message += count;
     }
   }
-  return {message, ToTensor(from_rank, {num_ranks}, context), BlocksTensor(blocks, context)};
+  return {message, 1, ToTensor(from_rank, {num_ranks}, context), BlocksTensor(blocks, context)};
 }
 
 // [ranks * e]: what every rank has for each of this rank's experts.
 std::vector<int32_t> ExchangeCounts(std::span<const int32_t> expert_offsets,
-                                    std::span<const int> owner, Communicator& communicator) {
+                                    std::span<const int> owner, int copies,
+                                    Communicator& communicator) {
   const int num_ranks = communicator.size();
   std::vector<int32_t> counts, num_experts(num_ranks);
   for (int r = 0; r < num_ranks; ++r) {
     for (size_t j = 0; j < owner.size(); ++j) {
-      if (owner[j] != r) continue;
+      if (owner[j] != r / copies) continue;
       counts.push_back(expert_offsets[j + 1] - expert_offsets[j]);
       ++num_experts[r];
     }
@@ -86,74 +90,100 @@ std::vector<int32_t> ExchangeCounts(std::span<const int32_t> expert_offsets,
   return received;
 }
 
-enum class Direction { kIntoMessages, kOutOfMessages };
-
-void MoveBlocks(const Tensor& blocks, Direction direction, const Tensor& rows,
-                const Tensor& messages, Context& context) {
-  const int64_t row_bytes = rows.shape()[1] * SizeOf(rows.dtype());
-  const auto numbers = blocks.span<int32_t>();
-  context.pool().For(blocks.shape()[0], [&](int64_t i) {
-    std::byte* in_rows = rows.raw() + numbers[3 * i] * row_bytes;
-    std::byte* in_messages = messages.raw() + numbers[3 * i + 1] * row_bytes;
-    const size_t bytes = static_cast<size_t>(numbers[3 * i + 2] * row_bytes);
-    if (bytes == 0) return;
-    if (direction == Direction::kIntoMessages) {
-      std::memcpy(in_messages, in_rows, bytes);
+template <class T>
+void AddElements(std::byte* sum, const std::byte* x, int64_t count) {
+  T* out = reinterpret_cast<T*>(sum);
+  const T* in = reinterpret_cast<const T*>(x);
+  for (int64_t i = 0; i < count; ++i) {
+    if constexpr (std::is_same_v<T, BF16>) {
+      out[i] = BF16(static_cast<float>(out[i]) + static_cast<float>(in[i]));
     } else {
-      std::memcpy(in_rows, in_messages, bytes);
+      out[i] += in[i];
     }
+  }
+}
+
+void AddElements(DType dtype, std::byte* sum, const std::byte* x, int64_t count) {
+  switch (dtype) {
+    case DType::kF64:
+      return AddElements<double>(sum, x, count);
+    case DType::kF32:
+      return AddElements<float>(sum, x, count);
+    case DType::kBF16:
+      return AddElements<BF16>(sum, x, count);
+    default:
+      CHECK(false) << "rows of " << NameOf(dtype);
+  }
+}
+
+void AddTo(const Tensor& sum, const Tensor& x, Context& context) {
+  const int64_t size = SizeOf(x.dtype());
+  context.pool().ForRange(x.size(), 1 << 14, [&](int64_t begin, int64_t end) {
+    AddElements(x.dtype(), sum.raw() + begin * size, x.raw() + begin * size, end - begin);
   });
+}
+
+// Calls fn(rows, messages, elements) for each block: one copy of all rows before the next.
+template <class Fn>
+void ForBlocks(const Exchange::Side& side, const Tensor& rows, const Tensor& messages,
+               Context& context, const Fn& fn) {
+  const int64_t width = rows.shape()[1], row_bytes = width * SizeOf(rows.dtype());
+  const int64_t blocks = side.blocks.shape()[0] / side.copies;
+  for (int copy = 0; copy < side.copies; ++copy) {
+    const auto numbers = side.blocks.span<int32_t>().subspan(3 * copy * blocks, 3 * blocks);
+    context.pool().For(blocks, [&](int64_t i) {
+      fn(copy, rows.raw() + numbers[3 * i] * row_bytes,
+         messages.raw() + numbers[3 * i + 1] * row_bytes, numbers[3 * i + 2] * width);
+    });
+  }
+}
+
+void IntoMessages(const Exchange::Side& side, const Tensor& rows, const Tensor& messages,
+                  Context& context) {
+  const int64_t size = SizeOf(rows.dtype());
+  ForBlocks(side, rows, messages, context,
+            [&](int, const std::byte* row, std::byte* message, int64_t count) {
+              if (count > 0) std::memcpy(message, row, static_cast<size_t>(count * size));
+            });
+}
+
+// Copies of a row add up.
+void OutOfMessages(const Exchange::Side& side, const Tensor& rows, const Tensor& messages,
+                   Context& context) {
+  const int64_t size = SizeOf(rows.dtype());
+  ForBlocks(side, rows, messages, context,
+            [&](int copy, std::byte* row, const std::byte* message, int64_t count) {
+              if (copy > 0) return AddElements(rows.dtype(), row, message, count);
+              if (count > 0) std::memcpy(row, message, static_cast<size_t>(count * size));
+            });
 }
 
 // x [rows of `from`, D] -> y [rows of `to`, D]
 void SendRows(const Exchange::Side& from, const Exchange::Side& to, const Tensor& x,
               const Tensor& y, Communicator& communicator, Context& context) {
+  const auto messages_of = [&](const Exchange::Side& side) {
+    const Shape shape{side.num_rows * side.copies, x.shape()[1]};
+    return context.Empty(x.dtype(), shape, "exchange.messages");
+  };
   Tensor sent = x, received = y;
   if (from.blocks.defined()) {
-    sent = context.Empty(x.dtype(), x.shape(), "exchange.messages");
-    MoveBlocks(from.blocks, Direction::kIntoMessages, x, sent, context);
+    sent = messages_of(from);
+    IntoMessages(from, x, sent, context);
   }
-  if (to.blocks.defined()) received = context.Empty(y.dtype(), y.shape(), "exchange.messages");
+  if (to.blocks.defined()) received = messages_of(to);
   communicator
       .AllToAllV({sent, from.counts.span<int32_t>()}, {received, to.counts.span<int32_t>()},
                  x.shape()[1])
       .Wait();
-  if (to.blocks.defined()) {
-    MoveBlocks(to.blocks, Direction::kOutOfMessages, y, received, context);
-  }
-}
-
-template <class T>
-void AddTo(const Tensor& sum, const Tensor& x, Context& context) {
-  context.pool().ForRange(x.size(), 1 << 14, [&](int64_t begin, int64_t end) {
-    T* out = sum.data<T>();
-    const T* in = x.data<T>();
-    for (int64_t i = begin; i < end; ++i) {
-      if constexpr (std::is_same_v<T, BF16>) {
-        out[i] = BF16(static_cast<float>(out[i]) + static_cast<float>(in[i]));
-      } else {
-        out[i] += in[i];
-      }
-    }
-  });
-}
-
-void AddTo(const Tensor& sum, const Tensor& x, Context& context) {
-  switch (x.dtype()) {
-    case DType::kF64:
-      return AddTo<double>(sum, x, context);
-    case DType::kF32:
-      return AddTo<float>(sum, x, context);
-    case DType::kBF16:
-      return AddTo<BF16>(sum, x, context);
-    default:
-      CHECK(false) << "gradients of " << NameOf(x.dtype());
-  }
+  if (to.blocks.defined()) OutOfMessages(to, y, received, context);
 }
 
 Tensor Exchanged(const Exchange::Side& from, const Exchange::Side& to, const Tensor& x,
                  const char* name, Communicator& communicator, Context& context) {
-  if (context.device().is_meta()) return context.Empty(x.dtype(), x.shape(), name);
+  if (context.device().is_meta()) {
+    const int64_t rows = x.shape()[0] * from.copies / to.copies;
+    return context.Empty(x.dtype(), {rows, x.shape()[1]}, name);
+  }
   CHECK_EQ(x.shape()[0], from.num_rows) << "not the rows of this exchange";
   const Tensor y = context.Empty(x.dtype(), {to.num_rows, x.shape()[1]}, name);
   SendRows(from, to, x, y, communicator, context);
@@ -182,26 +212,28 @@ int64_t Bytes(const Exchange& exchange) {
   return bytes;
 }
 
-Exchange MakeExchange(const Tensor& expert_offsets, std::span<const int> owner,
+Exchange MakeExchange(const Tensor& expert_offsets, std::span<const int> owner, int copies,
                       Communicator& communicator, Context& context) {
   CHECK_EQ(expert_offsets.size(), static_cast<int64_t>(owner.size()) + 1) << "one owner an expert";
   const int num_ranks = communicator.size();
+  CHECK_EQ(num_ranks % copies, 0) << "every expert has as many copies";
   Exchange exchange;
+  exchange.senders.copies = copies;
   exchange.local_offsets = expert_offsets;
   if (num_ranks == 1) return exchange;
-  const int64_t e = std::ranges::count(owner, communicator.rank());
+  const int64_t e = std::ranges::count(owner, communicator.rank() / copies);
   exchange.local_offsets = context.Empty(DType::kI32, {e + 1}, "exchange");
   if (context.device().is_meta()) return exchange;
 
   const auto offsets = expert_offsets.span<int32_t>();
-  const std::vector<int32_t> counts = ExchangeCounts(offsets, owner, communicator);
+  const std::vector<int32_t> counts = ExchangeCounts(offsets, owner, copies, communicator);
   const auto local_offsets = exchange.local_offsets.span<int32_t>();
   local_offsets[0] = 0;
   for (int64_t j = 0; j < e; ++j) {
     local_offsets[j + 1] = local_offsets[j];
     for (int r = 0; r < num_ranks; ++r) local_offsets[j + 1] += counts[r * e + j];
   }
-  exchange.senders = SenderSide(offsets, owner, num_ranks, context);
+  exchange.senders = SenderSide(offsets, owner, copies, num_ranks, context);
   exchange.experts = ExpertSide(counts, num_ranks, local_offsets, context);
   return exchange;
 }

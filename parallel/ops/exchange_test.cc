@@ -67,6 +67,7 @@ struct Case {
   Routing routing;
   std::vector<int> owner;
   int num_ranks;
+  int copies = 1;
 };
 
 template <class T>
@@ -87,14 +88,14 @@ void Check(const Case& c, Communicator& world) {
   }
 
   Tape tape(context, weights);
-  const Exchange exchange = MakeExchange(offsets, c.owner, world, context);
+  const Exchange exchange = MakeExchange(offsets, c.owner, c.copies, world, context);
   const Var rows = tape.Input(x);
   const Var local = ToExperts(tape, rows, exchange, &world);
 
   // By expert, then by source, then as sent.
   int64_t row = 0;
   for (int j = 0, local_expert = 0; j < kNumExperts; ++j) {
-    if (c.owner[j] != me) continue;
+    if (c.owner[j] != me / c.copies) continue;
     EXPECT_EQ(exchange.local_offsets.data<int32_t>()[local_expert++], row);
     for (int r = 0; r < world.size(); ++r) {
       for (int i = 0; i < Count(c.routing, r, j); ++i) {
@@ -105,7 +106,7 @@ void Check(const Case& c, Communicator& world) {
   }
   EXPECT_EQ(local.shape(), (Shape{row, kWidth}));
 
-  // There and back is the identity, forward and backward.
+  // There and back is the identity, forward and backward; times the copies that add up.
   const Var back = FromExperts(tape, local, exchange, &world);
   const Var again = FromExperts(tape, local, exchange, &world);  // gradients add up on the way
   ASSERT_EQ(back.shape(), x.shape());
@@ -114,7 +115,7 @@ void Check(const Case& c, Communicator& world) {
       for (int i = 0; i < Count(c.routing, me, j); ++i) ExpectRow<T>(y, at++, me, j, i, factor);
     }
   };
-  check_rows(back.value(), 1);
+  check_rows(back.value(), c.copies);
   const auto copy = [&] {
     const Tensor y = context.Empty(x.dtype(), x.shape(), "test");
     std::copy_n(x.data<T>(), x.size(), y.data<T>());
@@ -126,18 +127,26 @@ void Check(const Case& c, Communicator& world) {
   }
   const Tape::Seed seeds[] = {{back.id(), copy()}, {again.id(), copy()}};
   tape.Backward(seeds);
-  check_rows(tape.LeafGradient(rows.id()), 2);
+  check_rows(tape.LeafGradient(rows.id()), 2 * c.copies);
   for (const auto& [name, bytes] : tape.saved_bytes()) EXPECT_EQ(bytes, 0) << name;
 }
 
 TEST(Exchange, ThereAndBack) {
   const std::vector<Case> cases = {
-      {Routing::kRandom, {0, 0, 0, 0, 0, 0}, 1},      {Routing::kRandom, {0, 0, 0, 1, 1, 1}, 2},
-      {Routing::kAllToOne, {0, 0, 0, 1, 1, 1}, 2},    {Routing::kNone, {0, 0, 0, 1, 1, 1}, 2},
-      {Routing::kRandom, {1, 0, 1, 1, 0, 1}, 2},      {Routing::kRandom, {0, 0, 1, 1, 2, 2}, 3},
+      {Routing::kRandom, {0, 0, 0, 0, 0, 0}, 1},
+      {Routing::kRandom, {0, 0, 0, 1, 1, 1}, 2},
+      {Routing::kAllToOne, {0, 0, 0, 1, 1, 1}, 2},
+      {Routing::kNone, {0, 0, 0, 1, 1, 1}, 2},
+      {Routing::kRandom, {1, 0, 1, 1, 0, 1}, 2},
+      {Routing::kRandom, {0, 0, 1, 1, 2, 2}, 3},
       {Routing::kRandom, {2, 0, 2, 0, 2, 0}, 3},  // rank 1 has no expert
-      {Routing::kAllToOne, {2, 0, 1, 0, 2, 1}, 3},    {Routing::kRandom, {3, 1, 2, 0, 0, 3}, 4},
+      {Routing::kAllToOne, {2, 0, 1, 0, 2, 1}, 3},
+      {Routing::kRandom, {3, 1, 2, 0, 0, 3}, 4},
       {Routing::kOneRankOnly, {3, 1, 2, 0, 0, 3}, 4},
+      {Routing::kRandom, {0, 0, 0, 0, 0, 0}, 2, 2},
+      {Routing::kRandom, {1, 0, 1, 1, 0, 0}, 4, 2},
+      {Routing::kAllToOne, {0, 0, 1, 1, 1, 0}, 4, 2},
+      {Routing::kNone, {0, 0, 0, 0, 0, 0}, 4, 4},
   };
   for (const Case& c : cases) {
     RunOnThreads(c.num_ranks, [&](Communicator& world) {
@@ -154,17 +163,19 @@ TEST(Exchange, MetaNeedsNoOtherRank) {
     Context context({.device = kMeta});
     NoWeights weights;
     Tape tape(context, weights);
-    const std::vector<int> owner = {0, 0, 1};
     const Tensor offsets = context.Empty(DType::kI32, {4}, "test");
-    const Exchange exchange = MakeExchange(offsets, owner, world, context);
-    const Var rows = tape.Input(context.Empty(DType::kF32, {10, 8}, "test"));
-    const Var local = ToExperts(tape, rows, exchange, &world);
-    EXPECT_EQ(local.shape(), (Shape{10, 8}));
-    EXPECT_EQ(exchange.local_offsets.shape(), (Shape{3}));
-    const Var back = FromExperts(tape, local, exchange, &world);
-    const Tape::Seed seeds[] = {{back.id(), context.Empty(DType::kF32, {10, 8}, "test")}};
-    tape.Backward(seeds);
-    EXPECT_EQ(tape.LeafGradient(rows.id()).shape(), (Shape{10, 8}));
+    for (const int copies : {1, 2}) {
+      const std::vector<int> owner = copies == 1 ? std::vector{0, 0, 1} : std::vector{0, 0, 0};
+      const Exchange exchange = MakeExchange(offsets, owner, copies, world, context);
+      const Var rows = tape.Input(context.Empty(DType::kF32, {10, 8}, "test"));
+      const Var local = ToExperts(tape, rows, exchange, &world);
+      EXPECT_EQ(local.shape(), (Shape{10 * copies, 8}));
+      EXPECT_EQ(exchange.local_offsets.shape(), (Shape{copies == 1 ? 3 : 4}));
+      const Var back = FromExperts(tape, local, exchange, &world);
+      const Tape::Seed seeds[] = {{back.id(), context.Empty(DType::kF32, {10, 8}, "test")}};
+      tape.Backward(seeds);
+      EXPECT_EQ(tape.LeafGradient(rows.id()).shape(), (Shape{10, 8}));
+    }
   });
 }
 
