@@ -161,18 +161,19 @@ const Broken kBroken[] = {
     {"4\n  sequence_length: 8\n}", "128\n  sequence_length: 16777216\n micro_batch_size: 128 }",
      "6:2: train.micro_batch_size: 128 x sequence_length x top_k is 4294967296 rows in a "
      "micro-batch, must be at most 2147483647"},
-    {"train {", "parallel { tensor_size: 2 } train {",
-     "2:12: parallel.tensor_size: 2 is not supported: this version cannot split dense matrices "
-     "over ranks, must be 1"},
+    {"train {", "parallel { tensor_size: 3 } train {",
+     "2:12: parallel.tensor_size: 3 does not divide model.num_heads 2, use 2"},
     {"train {", "parallel { pipeline_size: 2 } train {",
      "2:12: parallel.pipeline_size: 2 is not supported: this version cannot split the layers over "
      "ranks, must be 1"},
-    {"train {", "parallel { context_size: 2 } train {",
-     "2:12: parallel.context_size: 2 is not supported: this version cannot split a sequence over "
-     "ranks, must be 1"},
-    {"train {", "parallel { expert_tensor_size: 2 } train {",
-     "2:12: parallel.expert_tensor_size: 2 is not supported: this version cannot split an expert's "
-     "matrices over ranks, must be 1"},
+    {"train {", "parallel { context_size: 3 tensor_size: 2 } train {",
+     "6:3: train.sequence_length: 8 cannot be cut into 12 equal pieces (2 x parallel.context_size "
+     "x "
+     "parallel.tensor_size), use 12"},
+    {"train {", "parallel { expert_tensor_size: 3 } train {",
+     "2:12: parallel.expert_tensor_size: 3 does not divide model.moe.expert_hidden_size 8, use 2 "
+     "or "
+     "4"},
     {"train {", "parallel { expert_size: 3 } train {",
      "2:12: parallel.expert_size: 3 does not divide model.moe.num_experts 4, use 2 or 4"},
     {"train {", "optimizer { warmup_steps: 10 } train {",

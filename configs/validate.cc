@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cctype>
 #include <limits>
+#include <numeric>
 #include <optional>
 #include <set>
 
@@ -192,26 +193,70 @@ void CheckMoe(const ModelConfig& model, Errors* errors) {
   }
 }
 
+// `size` ranks cut `number` of `what`, evenly.
+void CheckCut(const std::string& path, int64_t size, const std::string& what, int64_t number,
+              Errors* errors) {
+  Require(number % size == 0, path,
+          absl::StrCat(size, " does not divide ", what, " ", number, ", use ",
+                       NearestDivisors(size, number, {number})),
+          errors);
+}
+
+void CheckTensorSize(const RunConfig& config, Errors* errors) {
+  constexpr char kPath[] = "parallel.tensor_size";
+  const ModelConfig& model = config.model();
+  const int64_t size = config.parallel().tensor_size(), kv_heads = model.num_kv_heads();
+  if (size == 1) return;
+  CheckCut(kPath, size, "model.num_heads", model.num_heads(), errors);
+  Require(kv_heads % size == 0 || size % kv_heads == 0, kPath,
+          absl::StrCat(size, " neither divides model.num_kv_heads ", kv_heads,
+                       " nor is a multiple of it"),
+          errors);
+  Require(model.qk_norm() != ModelConfig::WHOLE, kPath,
+          absl::StrCat(size, " cuts heads that model.qk_norm WHOLE normalises together, must be 1"),
+          errors);
+  bool any_dense = false;
+  for (int layer = 0; layer < model.num_layers(); ++layer) any_dense |= !IsMoeLayer(model, layer);
+  if (any_dense) CheckCut(kPath, size, "model.ffn_hidden_size", model.ffn_hidden_size(), errors);
+  const MoeConfig& moe = model.moe();
+  if (moe.num_experts() > 0 && moe.num_shared_experts() > 0) {
+    CheckCut(kPath, size, "model.moe.num_shared_experts x model.moe.expert_hidden_size",
+             moe.num_shared_experts() * moe.expert_hidden_size(), errors);
+  }
+}
+
+void CheckSequenceCut(const RunConfig& config, Errors* errors) {
+  const int64_t length = config.train().sequence_length();
+  const int64_t context = config.parallel().context_size();
+  const int64_t tensor = config.parallel().tensor_size();
+  const int64_t pieces = (context > 1 ? 2 * context : 1) * tensor;
+  Require(length % pieces == 0, "train.sequence_length",
+          absl::StrCat(length, " cannot be cut into ", pieces, " equal pieces (",
+                       context > 1 ? "2 x parallel.context_size x " : "",
+                       "parallel.tensor_size), use ", NearestMultiples(length, pieces)),
+          errors);
+}
+
 void CheckParallel(const RunConfig& config, Errors* errors) {
   const ParallelConfig& parallel = config.parallel();
-  const auto must_be_one = [&](const char* path, int size, const char* what) {
-    Require(size == 1, path,
-            absl::StrCat(size, " is not supported: this version cannot split ", what,
-                         " over ranks, must be 1"),
+  Require(parallel.pipeline_size() == 1, "parallel.pipeline_size",
+          absl::StrCat(parallel.pipeline_size(), " is not supported: this version cannot split ",
+                       "the layers over ranks, must be 1"),
+          errors);
+  CheckTensorSize(config, errors);
+  CheckSequenceCut(config, errors);
+  const MoeConfig& moe = config.model().moe();
+  const auto needs_experts = [&](const char* path, int size) {
+    Require(size == 1 || moe.num_experts() > 0, path,
+            absl::StrCat(size, " needs experts, but model.moe.num_experts is 0, must be 1"),
             errors);
   };
-  must_be_one("parallel.tensor_size", parallel.tensor_size(), "dense matrices");
-  must_be_one("parallel.pipeline_size", parallel.pipeline_size(), "the layers");
-  must_be_one("parallel.context_size", parallel.context_size(), "a sequence");
-  must_be_one("parallel.expert_tensor_size", parallel.expert_tensor_size(), "an expert's matrices");
-  const int64_t experts = config.model().moe().num_experts();
-  const int size = parallel.expert_size();
-  Require(size == 1 || experts > 0, "parallel.expert_size",
-          absl::StrCat(size, " needs experts, but model.moe.num_experts is 0, must be 1"), errors);
-  Require(experts % size == 0, "parallel.expert_size",
-          absl::StrCat(size, " does not divide model.moe.num_experts ", experts, ", use ",
-                       NearestDivisors(size, experts, {experts})),
-          errors);
+  needs_experts("parallel.expert_size", parallel.expert_size());
+  needs_experts("parallel.expert_tensor_size", parallel.expert_tensor_size());
+  CheckCut("parallel.expert_size", parallel.expert_size(), "model.moe.num_experts",
+           moe.num_experts(), errors);
+  CheckCut("parallel.expert_tensor_size", parallel.expert_tensor_size(),
+           "model.moe.expert_hidden_size", moe.expert_hidden_size(), errors);
 }
 
 void CheckDomain(const DomainConfig& domain, const std::string& path, Errors* errors) {
@@ -317,14 +362,21 @@ absl::Status ValidateLayout(const RunConfig& config, int world_size) {
   }
   Errors errors;
   const int64_t data_size = world_size / model_size;
+  const int64_t stage_size = world_size / parallel.pipeline_size();
   const int64_t experts = config.model().moe().num_experts();
-  const int expert_size = parallel.expert_size();
-  Require(data_size % expert_size == 0, "parallel.expert_size",
-          absl::StrCat(expert_size, " does not divide the data-parallel size ", data_size, " (",
-                       world_size, " ranks), use ",
-                       NearestDivisors(expert_size, data_size, {data_size, experts}), " or start ",
-                       NearestMultiples(world_size, expert_size * model_size), " ranks"),
-          &errors);
+  const int64_t expert_size = parallel.expert_size();
+  const int64_t expert_tensor_size = parallel.expert_tensor_size();
+  const int64_t unit_of_stage =
+      std::lcm(parallel.tensor_size() * parallel.context_size(), expert_size * expert_tensor_size);
+  Require(
+      stage_size % (expert_size * expert_tensor_size) == 0, "parallel.expert_size",
+      absl::StrCat(
+          expert_size,
+          expert_tensor_size > 1 ? absl::StrCat(" x expert_tensor_size ", expert_tensor_size) : "",
+          " does not divide the ", stage_size, " ranks of a pipeline stage, use ",
+          NearestDivisors(expert_size, stage_size, {stage_size, experts}), " or start ",
+          NearestMultiples(world_size, unit_of_stage * parallel.pipeline_size()), " ranks"),
+      &errors);
   const int64_t batch = config.train().global_batch_size();
   const int64_t unit = config.train().micro_batch_size() * data_size;
   Require(batch % unit == 0, "train.global_batch_size",

@@ -45,10 +45,10 @@ TEST(ValidateLayout, NamesTheNearestSizesThatWork) {
       "train.global_batch_size: 24 is no multiple of train.micro_batch_size 2 x data-parallel "
       "size 5 = 10, use 20 or 30");
   EXPECT_EQ(LayoutError(Config({"parallel.expert_size=4"}), 6),
-            "parallel.expert_size: 4 does not divide the data-parallel size 6 (6 ranks), use 2 or "
+            "parallel.expert_size: 4 does not divide the 6 ranks of a pipeline stage, use 2 or "
             "start 4 or 8 ranks");
   EXPECT_EQ(LayoutError(Config({"parallel.expert_size=8"}), 1),
-            "parallel.expert_size: 8 does not divide the data-parallel size 1 (1 ranks), use 1 or "
+            "parallel.expert_size: 8 does not divide the 1 ranks of a pipeline stage, use 1 or "
             "start 8 ranks");
 }
 
@@ -56,7 +56,7 @@ TEST(ValidateLayout, TellsEveryBrokenRule) {
   const std::string error = LayoutError(Config({"parallel.expert_size=2"}), 5);
   EXPECT_EQ(
       error,
-      "parallel.expert_size: 2 does not divide the data-parallel size 5 (5 ranks), use 1 or "
+      "parallel.expert_size: 2 does not divide the 5 ranks of a pipeline stage, use 1 or "
       "start 4 or 6 ranks\n"
       "train.global_batch_size: 24 is no multiple of train.micro_batch_size 2 x data-parallel "
       "size 5 = 10, use 20 or 30");

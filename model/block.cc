@@ -19,13 +19,13 @@ Block::Block(const ModelSpec& spec, int64_t layer, ParameterStore& store, Mesh& 
     : norm_epsilon_(spec.norm_epsilon),
       attention_norm_(
           store.AddParameter({Prefix(layer) + "attention_norm.weight", {spec.hidden_size}})),
-      attention_(spec, Prefix(layer) + "attention.", store),
+      attention_(spec, Prefix(layer) + "attention.", store, mesh),
       ffn_norm_(store.AddParameter({Prefix(layer) + "ffn_norm.weight", {spec.hidden_size}})) {
   const auto bind = [this](Bundle (Block::*segment)(Tape&, const Bundle&)) {
     return [this, segment](Tape& tape, const Bundle& in) { return (this->*segment)(tape, in); };
   };
   if (!spec.is_moe_layer[layer]) {
-    feed_forward_.emplace(spec, spec.ffn_hidden_size, Prefix(layer) + "ffn.", store);
+    feed_forward_.emplace(spec, spec.ffn_hidden_size, Prefix(layer) + "ffn.", store, mesh);
     segments_ = {{"attention", bind(&Block::Attend)}, {"ffn", bind(&Block::FeedForwardDense)}};
     return;
   }
@@ -51,7 +51,8 @@ Bundle Block::Attend(Tape& tape, const Bundle& in) {
 Bundle Block::FeedForwardDense(Tape& tape, const Bundle& in) {
   const Var& x = in["hidden"];
   const Var normed = ops::RmsNorm(tape, x, ffn_norm_, norm_epsilon_);
-  return {{{"hidden", ops::Add(tape, x, feed_forward_->Forward(tape, normed))}}, in.state};
+  const Var added = feed_forward_->Forward(tape, normed, *StateOf(in).batch);
+  return {{{"hidden", ops::Add(tape, x, added)}}, in.state};
 }
 
 Bundle Block::AttendAndRoute(Tape& tape, const Bundle& in) {
@@ -80,7 +81,8 @@ Bundle Block::RunExperts(Tape& tape, const Bundle& in) {
 
 Bundle Block::CombineExperts(Tape& tape, const Bundle& in) {
   BlockState state = StateOf(in);
-  const Var combined = moe_->Combine(tape, in["normed"], in["rows"], in["weights"], *state.routing);
+  const Var combined =
+      moe_->Combine(tape, in["normed"], in["rows"], in["weights"], *state.batch, *state.routing);
   state.routing.reset();
   return {{{"hidden", ops::Add(tape, in["hidden"], combined)}}, std::move(state)};
 }

@@ -33,8 +33,8 @@ class Block {
         const DtypePolicy& policy);
   Block(const Block&) = delete;
 
-  // In order. Each maps {"hidden": [T, D], ...} with a BlockState to the same; outer segments see
-  // "hidden" alone.
+  // In order. Each maps {"hidden": [tokens of the shard, D], ...} with a BlockState to the same;
+  // outer segments see "hidden" alone.
   const std::vector<Segment>& segments() const { return segments_; }
   Bundle Forward(Tape& tape, Bundle bundle) const;
 

@@ -4,21 +4,31 @@
 
 #include "kernels/ops/activations.h"
 #include "kernels/ops/linear.h"
+#include "parallel/ops/sequence.h"
 
 namespace moebius {
 
 FeedForward::FeedForward(const ModelSpec& spec, int64_t hidden_size, const std::string& prefix,
-                         ParameterStore& store) {
+                         ParameterStore& store, Mesh& mesh)
+    : tensor_group_(&mesh.group(Axis::kTensor)) {
   const int64_t D = spec.hidden_size, F = hidden_size;
   const double out_std = spec.init_std / std::sqrt(2.0 * static_cast<double>(spec.num_layers));
-  gate_ = store.AddParameter({prefix + "gate.weight", {F, D}, spec.init_std});
-  up_ = store.AddParameter({prefix + "up.weight", {F, D}, spec.init_std});
-  down_ = store.AddParameter({prefix + "down.weight", {D, F}, out_std});
+  const auto add = [&](const char* name, const Shape& shape, double deviation, int cut) {
+    return store.AddParameter({.name = prefix + name,
+                               .shape = shape,
+                               .standard_deviation = deviation,
+                               .cuts = {store.CutOver(Axis::kTensor, cut, F)}});
+  };
+  gate_ = add("gate.weight", {F, D}, spec.init_std, 0);
+  up_ = add("up.weight", {F, D}, spec.init_std, 0);
+  down_ = add("down.weight", {D, F}, out_std, 1);
 }
 
-Var FeedForward::Forward(Tape& tape, const Var& x) const {
-  const Var hidden = ops::SwiGlu(tape, ops::Linear(tape, x, gate_), ops::Linear(tape, x, up_));
-  return ops::Linear(tape, hidden, down_);
+Var FeedForward::Forward(Tape& tape, const Var& x, const MicroBatch& batch) const {
+  const Var all = GatherSequence(tape, x, batch.over_tensor, tensor_group_);
+  const Var hidden = ops::SwiGlu(tape, ops::Linear(tape, all, gate_), ops::Linear(tape, all, up_));
+  const Var part = ops::Linear(tape, hidden, down_);
+  return ScatterSequence(tape, part, batch.over_tensor, tensor_group_);
 }
 
 }  // namespace moebius

@@ -1,27 +1,30 @@
 // SwiGLU feed-forward of dense layers and shared experts: down(silu(gate x) * up x), arXiv
-// 2002.05202.
+// 2002.05202. Its hidden width is cut over the tensor axis.
 #pragma once
 
 #include <string>
 
 #include "core/tape/tape.h"
+#include "model/inputs.h"
 #include "model/parameter_store.h"
 #include "model/spec.h"
+#include "parallel/mesh.h"
 
 namespace moebius {
 
 class FeedForward {
  public:
   FeedForward(const ModelSpec& spec, int64_t hidden_size, const std::string& prefix,
-              ParameterStore& store);
+              ParameterStore& store, Mesh& mesh);
 
-  // x [T, D] -> [T, D]
-  Var Forward(Tape& tape, const Var& x) const;
+  // x -> the same shape, [tokens of the shard, D]
+  Var Forward(Tape& tape, const Var& x, const MicroBatch& batch) const;
 
  private:
-  Parameter* gate_;  // [F, D]
-  Parameter* up_;    // [F, D]
-  Parameter* down_;  // [D, F]
+  Communicator* const tensor_group_;
+  Parameter* gate_;  // [F, D] | F over tensor
+  Parameter* up_;    // [F, D] | F over tensor
+  Parameter* down_;  // [D, F] | F over tensor
 };
 
 }  // namespace moebius

@@ -1,22 +1,41 @@
-// What a micro-batch brings into the model. Letters: B sequences, S positions, T = B * S tokens.
+// What a micro-batch brings into the model. Letters: B sequences of S positions.
+//
+// Its tokens are divided twice, each time by the positions of every sequence: over the context axis
+// into the T = B * S / context_size tokens that products and attention's queries see, and those
+// over the tensor axis into the token shards, of T / tensor_size tokens, on which norms, residuals
+// and routing work ("sequence parallelism", arXiv 2205.05198).
 #pragma once
 
 #include <cstdint>
 
 #include "core/tensor/tensor.h"
+#include "kernels/attention.h"
+#include "parallel/ops/sequence.h"
 
 namespace moebius {
 
 // On the rank's device. T may be zero: a rank without work runs along.
 struct MicroBatch {
-  int64_t num_sequences = 0;    // B
-  int64_t sequence_length = 0;  // S
-  Tensor tokens;                // [T] int32
-  Tensor labels;                // [T] int32
-  Tensor positions;             // [T] int32
-  Tensor document_ids;  // [T] int32; -1: padding. What attention may see lies within one id.
+  int64_t num_sequences = 0;          // B
+  int64_t sequence_length = 0;        // S
+  SequenceCut over_context = {};      // how sequences are cut into those of the T tokens,
+  SequenceCut over_tensor = {};       // and these into token shards
+  kernels::QueryChunks queries = {};  // the positions that the T tokens have in each sequence
+  Tensor tokens;                      // [T] int32
+  Tensor labels;                      // [T] int32
+  Tensor positions;                   // [T] int32
+  Tensor document_ids;                // [T] int32; -1: padding
   Tensor loss_weights;  // [T] F32 or F64: of the loss, divided by the global batch's sum
-  Tensor token_index;   // [T] int64: global, over the whole run; names per-token draws
+  // [B * S] int32, of all positions. What attention may see lies within one id.
+  Tensor sequence_document_ids;
+
+  // This rank's token shard, [T / tensor_size].
+  struct Shard {
+    int64_t positions = 0;  // of each sequence
+    Tensor document_ids;    // int32
+    Tensor token_index;     // int64: global, over the whole run; names per-token draws
+  };
+  Shard shard = {};
 };
 
 // What a forward pass is for.

@@ -1,5 +1,7 @@
 #include "model/parameter_store.h"
 
+#include <algorithm>
+
 #include "core/base/random.h"
 
 namespace moebius {
@@ -7,20 +9,36 @@ namespace {
 
 constexpr int64_t kGrain = 4096;
 
+// The global index of the element that stands at `local` within the piece, both row-major.
+int64_t GlobalIndex(const Piece& piece, const Shape& global, int64_t local) {
+  int64_t index = 0, stride = 1;
+  for (int d = global.rank() - 1; d >= 0; --d) {
+    const int64_t size = piece.end[d] - piece.begin[d];
+    index += (piece.begin[d] + local % size) * stride;
+    local /= size;
+    stride *= global[d];
+  }
+  return index;
+}
+
 template <class T>
 void Fill(const Parameter& parameter, const RandomStream& stream, const Piece& piece,
           ThreadPool& pool) {
   const Shape& global = parameter.placement.global_shape;
-  const bool cut_inside = parameter.value.shape().num_elements() > 0 && global.rank() > 1 &&
-                          (piece.begin[1] != 0 || piece.end[1] != global[1]);
-  CHECK(!cut_inside) << parameter.name << ": only the leading dimension is cut";
-  const int64_t row = global[0] == 0 ? 0 : global.num_elements() / global[0];
-  const int64_t size = (piece.end[0] - piece.begin[0]) * row;
-  T* const out = parameter.value.data<T>() + piece.local_begin * row;
+  const Shape& local = parameter.value.shape();
+  CHECK_GE(local.rank(), 2) << parameter.name << ": only matrices are drawn";
+  if (local.num_elements() == 0) return;
+  const int64_t width = local[local.rank() - 1];  // elements of a row are neighbours globally too
+  const int64_t rows_of_one = local.num_elements() / local[0] / width;
+  const int64_t rows = (piece.end[0] - piece.begin[0]) * rows_of_one;
+  T* const out = parameter.value.data<T>() + piece.local_begin * rows_of_one * width;
   const double deviation = parameter.initializer.standard_deviation;
-  pool.ForRange(size, kGrain, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      out[i] = static_cast<T>(deviation * stream.Normal(piece.begin[0] * row + i));
+  pool.ForRange(rows, std::max<int64_t>(1, kGrain / width), [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      const int64_t first = GlobalIndex(piece, global, row * width);
+      for (int64_t i = 0; i < width; ++i) {
+        out[row * width + i] = static_cast<T>(deviation * stream.Normal(first + i));
+      }
     }
   });
 }
@@ -47,12 +65,13 @@ void InitializeAs(const Parameter& parameter, uint64_t seed, const MeshPosition&
 }  // namespace
 
 Parameter* ParameterStore::AddParameter(const Spec& spec) {
-  Placement placement{.global_shape = spec.shape, .cuts = {}, .replicated = {}};
-  if (spec.group == ParameterGroup::kExpert) {
-    placement.cuts.push_back({0, Axis::kExpert, spec.expert_owner});
-    placement.replicated.push_back({Axis::kExpertData, GradientArrives::kPartial});
-  } else {
-    placement.replicated.push_back({Axis::kData, GradientArrives::kPartial});
+  constexpr Axis kDenseFold[] = {Axis::kData, Axis::kContext, Axis::kTensor};
+  constexpr Axis kExpertFold[] = {Axis::kExpertData, Axis::kExpert, Axis::kExpertTensor};
+  Placement placement{.global_shape = spec.shape, .cuts = spec.cuts, .replicated = {}};
+  for (const Axis axis : spec.group == ParameterGroup::kExpert ? kExpertFold : kDenseFold) {
+    if (std::ranges::find(spec.cuts, axis, &Cut::axis) == spec.cuts.end()) {
+      placement.replicated.push_back({axis, GradientArrives::kPartial});
+    }
   }
   const bool is_gain = spec.standard_deviation == 0;
   auto parameter = std::make_unique<Parameter>();

@@ -20,12 +20,18 @@ class ParameterStore {
     Shape shape;                    // global
     double standard_deviation = 0;  // 0: starts as ones (norm gains)
     ParameterGroup group = ParameterGroup::kDense;
-    std::vector<int> expert_owner = {};  // cuts dimension 0 over the expert axis
+    std::vector<Cut> cuts = {};  // over axes of the group's fold: dense or expert
   };
 
-  // Decay applies to matrices, not to norm gains. Dense parameters are replicated over data (their
-  // gradients arrive in parts), experts over expert_data.
+  // Decay applies to matrices, not to norm gains. A parameter is replicated over the axes of its
+  // fold that do not cut it, and its gradient arrives there in parts: ranks have other tokens,
+  // heads or rows.
   Parameter* AddParameter(const Spec& spec);
+
+  // `dimension` of `size` over the axis, as evenly as can be.
+  Cut CutOver(Axis axis, int dimension, int64_t size) const {
+    return {dimension, axis, EvenOwners(size, position_.size_of(axis))};
+  }
   Buffer* AddBuffer(const std::string& name, DType dtype, const Shape& shape);  // zeros
 
   // Draws every element as a function of (seed, name, its global index), on the CPU.

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <limits>
 
+#include "kernels/cross_entropy.h"
 #include "kernels/linear.h"
-#include "kernels/ops/cross_entropy.h"
 #include "kernels/ops/embedding.h"
 #include "kernels/ops/rms_norm.h"
 
@@ -26,28 +26,50 @@ Transformer::Transformer(const ModelSpec& spec, const DtypePolicy& policy, Mesh&
       mesh_(mesh),
       context_(context),
       store_(context, mesh.position(), policy.master) {
-  embedding_ =
-      store_.AddParameter({"embedding.weight", {spec.vocab_size, spec.hidden_size}, spec.init_std});
+  const auto add_table = [&](const char* name) {
+    return store_.AddParameter({.name = name,
+                                .shape = {spec.vocab_size, spec.hidden_size},
+                                .standard_deviation = spec.init_std,
+                                .cuts = {store_.CutOver(Axis::kTensor, 0, spec.vocab_size)}});
+  };
+  embedding_ = add_table("embedding.weight");
+  const std::vector<Piece> rows = embedding_->placement.Pieces(mesh.position());
+  vocabulary_ = {.first = rows.empty() ? 0 : rows[0].begin[0], .size = spec.vocab_size};
   for (int64_t layer = 0; layer < spec_.num_layers; ++layer) {
     blocks_.push_back(std::make_unique<Block>(spec_, layer, store_, mesh, context, policy));
   }
   final_norm_ = store_.AddParameter({"final_norm.weight", {spec.hidden_size}});
-  head_ = spec.tie_embeddings
-              ? embedding_
-              : store_.AddParameter(
-                    {"head.weight", {spec.vocab_size, spec.hidden_size}, spec.init_std});
+  head_ = spec.tie_embeddings ? embedding_ : add_table("head.weight");
 }
 
 Var Transformer::Hidden(Tape& tape, const MicroBatch& batch, const StepInputs& step) {
-  Bundle bundle{{{"hidden", ops::Embedding(tape, batch.tokens, embedding_, policy_.compute)}},
+  Communicator* const tensor_group = &mesh_.group(Axis::kTensor);
+  const Var embedded = ops::Embedding(tape, batch.tokens, embedding_, policy_.compute, vocabulary_);
+  Bundle bundle{{{"hidden", ScatterSequence(tape, embedded, batch.over_tensor, tensor_group)}},
                 BlockState{&batch, &step, {}}};
   for (const auto& block : blocks_) bundle = block->Forward(tape, std::move(bundle));
-  return ops::RmsNorm(tape, bundle["hidden"], final_norm_, spec_.norm_epsilon);
+  const Var normed = ops::RmsNorm(tape, bundle["hidden"], final_norm_, spec_.norm_epsilon);
+  return GatherSequence(tape, normed, batch.over_tensor, tensor_group);
+}
+
+// Statistics of rows of logits are made whole over the ranks that share the vocabulary.
+ops::VocabularyPart Transformer::HeadPart() {
+  Communicator& ranks = mesh_.group(Axis::kTensor);
+  if (ranks.size() == 1) return {};
+  return {.first = vocabulary_.first,
+          .size = vocabulary_.size,
+          .combine = [this, &ranks](const Tensor& statistics) {
+            const int64_t rows = statistics.shape()[0];
+            const Tensor parts =
+                context_.Empty(DType::kF64, {ranks.size(), rows, 3}, "cross_entropy.statistics");
+            if (!context_.device().is_meta()) ranks.AllGather(statistics, parts).Wait();
+            kernels::CombineStatistics(parts, statistics, context_);
+          }};
 }
 
 Tensor Transformer::Loss(Tape& tape, const MicroBatch& batch, const StepInputs& step) {
   const Var hidden = Hidden(tape, batch, step);
-  return ops::CrossEntropyLoss(tape, hidden, head_, batch.labels, batch.loss_weights);
+  return ops::CrossEntropyLoss(tape, hidden, head_, batch.labels, batch.loss_weights, HeadPart());
 }
 
 void Transformer::CountRouting(Tape& tape, const MicroBatch& batch, StepInputs step) {
@@ -58,11 +80,12 @@ void Transformer::CountRouting(Tape& tape, const MicroBatch& batch, StepInputs s
 Tensor Transformer::TokenLosses(Tape& tape, const MicroBatch& batch) {
   const StepInputs evaluation{.pass = Pass::kEvaluate};
   const Var hidden = Hidden(tape, batch, evaluation);
-  return ops::TokenLosses(tape, hidden, head_, batch.labels, batch.loss_weights);
+  return ops::TokenLosses(tape, hidden, head_, batch.labels, batch.loss_weights, HeadPart());
 }
 
 Tensor Transformer::LastLogits(Tape& tape, const MicroBatch& batch, int64_t count) {
   const StepInputs evaluation{.pass = Pass::kEvaluate};
+  CHECK_EQ(head_->value.shape()[0], spec_.vocab_size) << "a part of the vocabulary";
   const Var hidden = Hidden(tape, batch, evaluation);
   const int64_t T = hidden.shape()[0];
   const DType precise = policy_.compute == DType::kF64 ? DType::kF64 : DType::kF32;
@@ -108,7 +131,7 @@ RoutingSummary Transformer::SummarizeRouting() {
       summary.min_margin = std::min(summary.min_margin, margin.data<double>()[0]);
     }
   }
-  mesh_.group(Axis::kData).AllReduce(sums).Wait();
+  mesh_.group_over({Axis::kData, Axis::kContext, Axis::kTensor}).AllReduce(sums).Wait();
 
   const auto num_losses = static_cast<double>(std::max<size_t>(spec_.moe.balance_losses.size(), 1));
   for (int64_t i = 0; i < num_layers; ++i) {

@@ -6,6 +6,8 @@
 #include <vector>
 
 #include "core/tape/tape.h"
+#include "kernels/embedding.h"
+#include "kernels/ops/cross_entropy.h"
 #include "model/block.h"
 #include "model/inputs.h"
 #include "model/parameter_store.h"
@@ -31,7 +33,7 @@ class Transformer {
   Transformer(const ModelSpec& spec, const DtypePolicy& policy, Mesh& mesh, Context& context);
 
   // Records the loss and all router losses of a micro-batch on `tape`; batch and step outlive the
-  // tape. Returns [1] F64: the sum over tokens of loss weight * cross-entropy in nats.
+  // tape. Returns [1] F64: the sum over the T tokens of loss weight * cross-entropy in nats.
   Tensor Loss(Tape& tape, const MicroBatch& batch, const StepInputs& step);
 
   // Runs forward only as far as it takes to count the experts' pairs (GlobalCounts::kExact).
@@ -41,6 +43,7 @@ class Transformer {
   Tensor TokenLosses(Tape& tape, const MicroBatch& batch);
 
   // Logits of the last `count` tokens of a batch of one sequence: [count, V] in F32 or F64.
+  // REQUIRES: neither the model nor sequences are cut over ranks.
   Tensor LastLogits(Tape& tape, const MicroBatch& batch, int64_t count);
 
   // Around the micro-batches of a step. All ranks call them together.
@@ -55,17 +58,20 @@ class Transformer {
   const std::vector<std::unique_ptr<Block>>& blocks() const { return blocks_; }
 
  private:
-  Var Hidden(Tape& tape, const MicroBatch& batch, const StepInputs& step);  // [T, D], normed
+  // Normed, of all T tokens.  [T, D]
+  Var Hidden(Tape& tape, const MicroBatch& batch, const StepInputs& step);
+  ops::VocabularyPart HeadPart();
 
   const ModelSpec spec_;
   const DtypePolicy policy_;
   Mesh& mesh_;
   Context& context_;
   ParameterStore store_;
-  Parameter* embedding_;  // [V, D]
+  kernels::VocabularyRange vocabulary_;  // of the rows that this rank has
+  Parameter* embedding_;                 // [V, D] | V over tensor
   std::vector<std::unique_ptr<Block>> blocks_;
   Parameter* final_norm_;  // [D]
-  Parameter* head_;        // [V, D]; the embedding when tied
+  Parameter* head_;        // [V, D] | V over tensor; the embedding when tied
 };
 
 }  // namespace moebius

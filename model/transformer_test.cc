@@ -53,11 +53,14 @@ MicroBatch TinyBatch(Context& context) {
                      if (t == T - 1) return -1;  // padding
                      return t % kPositions < 4 ? 0 : 1;
                    }),
-                   .loss_weights = context.Empty(DType::kF64, {T}, "batch"),
-                   .token_index = context.Empty(DType::kI64, {T}, "batch")};
+                   .loss_weights = context.Empty(DType::kF64, {T}, "batch")};
+  batch.sequence_document_ids = batch.document_ids;
+  batch.shard = {.positions = kPositions,
+                 .document_ids = batch.document_ids,
+                 .token_index = context.Empty(DType::kI64, {T}, "batch")};
   for (int64_t t = 0; t < T; ++t) {
     batch.loss_weights.data<double>()[t] = t == T - 1 ? 0.0 : 1.0 / (T - 1);
-    batch.token_index.data<int64_t>()[t] = t;
+    batch.shard.token_index.data<int64_t>()[t] = t;
   }
   return batch;
 }

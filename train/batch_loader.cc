@@ -1,7 +1,7 @@
 #include "train/batch_loader.h"
 
 #include <algorithm>
-#include <cstring>
+#include <numeric>
 
 namespace moebius {
 namespace {
@@ -11,46 +11,82 @@ void NormalizeAs(double total, const Tensor& weights) {
   for (T& weight : weights.span<T>()) weight = static_cast<T>(weight / total);
 }
 
-void CopyTo(const std::vector<int32_t>& numbers, int64_t at, const Tensor& x) {
-  std::ranges::copy(numbers, x.data<int32_t>() + at);
+// The positions of each sequence that a rank has, of those in `of`.
+std::vector<int64_t> Select(const std::vector<int64_t>& of, const SequenceCut& cut, int rank) {
+  std::vector<int64_t> own;
+  for (const SequenceChunk& chunk : SequenceChunks(cut, std::ssize(of), rank)) {
+    own.insert(own.end(), of.begin() + chunk.begin, of.begin() + chunk.begin + chunk.length);
+  }
+  return own;
+}
+
+kernels::QueryChunks QueriesOf(const SequenceCut& cut, int64_t sequence_length, int rank) {
+  kernels::QueryChunks queries;
+  if (cut.num_ranks == 1) return queries;
+  for (const SequenceChunk& chunk : SequenceChunks(cut, sequence_length, rank)) {
+    queries.length = chunk.length;
+    queries.begin[queries.num_chunks++] = chunk.begin;
+  }
+  return queries;
+}
+
+// [samples * positions], value(b, s) at position s of sample b.
+template <class T, class Value>
+Tensor Collect(int64_t samples, const std::vector<int64_t>& positions, Context& context,
+               const Value& value) {
+  const Tensor x = context.Empty(kDTypeOf<T>, {samples * std::ssize(positions)}, "batch");
+  T* out = x.data<T>();
+  for (int64_t b = 0; b < samples; ++b) {
+    for (const int64_t s : positions) *out++ = static_cast<T>(value(b, s));
+  }
+  return x;
 }
 
 }  // namespace
 
 MicroBatch MakeMicroBatch(const std::vector<Sample>& samples,
-                          const std::vector<int64_t>& sample_index, int64_t sequence_length,
-                          bool attention_within_documents, DType dtype, Context& context) {
-  const int64_t B = std::ssize(samples), S = sequence_length, T = B * S;
-  const auto int32s = [&] { return context.Empty(DType::kI32, {T}, "batch"); };
-  MicroBatch batch{.num_sequences = B,
-                   .sequence_length = S,
-                   .tokens = int32s(),
-                   .labels = int32s(),
-                   .positions = int32s(),
-                   .document_ids = int32s(),
-                   .loss_weights = context.Empty(dtype, {T}, "batch"),
-                   .token_index = context.Empty(DType::kI64, {T}, "batch")};
-  for (int64_t b = 0; b < B; ++b) {
-    const Sample& sample = samples[b];
-    CHECK_EQ(std::ssize(sample.tokens), S);
-    CopyTo(sample.tokens, b * S, batch.tokens);
-    CopyTo(sample.labels, b * S, batch.labels);
-    CopyTo(sample.positions, b * S, batch.positions);
-    CopyTo(sample.document_ids, b * S, batch.document_ids);
-    for (int64_t s = 0; s < S; ++s) {
-      const int64_t t = b * S + s;
-      if (dtype == DType::kF64) {
-        batch.loss_weights.data<double>()[t] = sample.loss_weights[s];
-      } else {
-        batch.loss_weights.data<float>()[t] = sample.loss_weights[s];
-      }
-      batch.token_index.data<int64_t>()[t] = sample_index[b] * S + s;
-      // One id for a whole sequence lets attention see everything before; padding stays apart.
-      int32_t& document = batch.document_ids.data<int32_t>()[t];
-      if (!attention_within_documents && document >= 0) document = 0;
-    }
-  }
-  return batch;
+                          const std::vector<int64_t>& sample_index,
+                          const MicroBatchOptions& options, Context& context) {
+  const int64_t B = std::ssize(samples), S = options.sequence_length;
+  const MeshPosition& at = options.at;
+  const SequenceCut over_context = {B, at.size_of(Axis::kContext), /*chunks_per_rank=*/2};
+  const SequenceCut over_tensor = {B, at.size_of(Axis::kTensor), /*chunks_per_rank=*/1};
+  for (const Sample& sample : samples) CHECK_EQ(std::ssize(sample.tokens), S);
+
+  std::vector<int64_t> all(S);
+  std::iota(all.begin(), all.end(), 0);
+  const std::vector<int64_t> own =
+      over_context.num_ranks == 1 ? all : Select(all, over_context, at.index_on(Axis::kContext));
+  const std::vector<int64_t> shard = Select(own, over_tensor, at.index_on(Axis::kTensor));
+
+  const auto int32s = [&](const std::vector<int64_t>& positions, const auto& value) {
+    return Collect<int32_t>(B, positions, context, value);
+  };
+  // One id for a whole sequence lets attention see everything before; padding stays apart.
+  const auto document = [&](int64_t b, int64_t s) {
+    const int32_t id = samples[b].document_ids[s];
+    return options.attention_within_documents || id < 0 ? id : 0;
+  };
+  const auto weight = [&](int64_t b, int64_t s) { return samples[b].loss_weights[s]; };
+  const Tensor sequence_ids = int32s(all, document);
+  const Tensor own_ids = over_context.num_ranks == 1 ? sequence_ids : int32s(own, document);
+  return {.num_sequences = B,
+          .sequence_length = S,
+          .over_context = over_context,
+          .over_tensor = over_tensor,
+          .queries = QueriesOf(over_context, S, at.index_on(Axis::kContext)),
+          .tokens = int32s(own, [&](int64_t b, int64_t s) { return samples[b].tokens[s]; }),
+          .labels = int32s(own, [&](int64_t b, int64_t s) { return samples[b].labels[s]; }),
+          .positions = int32s(own, [&](int64_t b, int64_t s) { return samples[b].positions[s]; }),
+          .document_ids = own_ids,
+          .loss_weights = options.dtype == DType::kF64 ? Collect<double>(B, own, context, weight)
+                                                       : Collect<float>(B, own, context, weight),
+          .sequence_document_ids = sequence_ids,
+          .shard = {.positions = std::ssize(shard),
+                    .document_ids = over_tensor.num_ranks == 1 ? own_ids : int32s(shard, document),
+                    .token_index = Collect<int64_t>(B, shard, context, [&](int64_t b, int64_t s) {
+                      return sample_index[b] * S + s;
+                    })}};
 }
 
 BatchTotals TotalsOf(const MicroBatch& batch) {

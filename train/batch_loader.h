@@ -1,23 +1,32 @@
 // From samples to a rank's micro-batches on its device. Micro-batch m of a global batch is always
-// its samples [m * b, (m + 1) * b); which rank runs it is layout.
+// its samples [m * b, (m + 1) * b); which ranks run it, and which of its tokens each, is layout.
 #pragma once
 
 #include <vector>
 
+#include "core/placement/placement.h"
 #include "core/tensor/context.h"
 #include "data/batch.h"
 #include "model/inputs.h"
 
 namespace moebius {
 
-// Samples put one behind the other, on the device. `sample_index` [samples.size()] names them over
-// the whole run. Loss weights are in `dtype` (F32 or F64) and not yet divided. No sample: T is
-// zero.
+// The tokens of `samples`, put one behind the other, that the rank at `at` has on its device.
+// `sample_index` [samples.size()] names them over the whole run. Loss weights are in `dtype` (F32
+// or F64) and not yet divided. No sample: T is zero. REQUIRES: the sequence length divides by twice
+// the context size (if that is more than 1) times the tensor size.
+struct MicroBatchOptions {
+  int64_t sequence_length = 0;
+  bool attention_within_documents = true;
+  DType dtype = DType::kF32;
+  MeshPosition at = {};
+};
 MicroBatch MakeMicroBatch(const std::vector<Sample>& samples,
-                          const std::vector<int64_t>& sample_index, int64_t sequence_length,
-                          bool attention_within_documents, DType dtype, Context& context);
+                          const std::vector<int64_t>& sample_index,
+                          const MicroBatchOptions& options, Context& context);
 
-// Sum of loss weights, and tokens that are not padding.
+// Sum of loss weights, and tokens that are not padding: of the T tokens, which the ranks of the
+// tensor axis share.
 struct BatchTotals {
   double loss_weight = 0;
   double tokens = 0;

@@ -36,26 +36,30 @@ DomainEvaluation EvaluateDomain(Transformer& model, WeightSource& weights, const
     samples = std::min(samples, std::max<int64_t>(options.max_tokens_per_domain / S, 1));
   }
   // Every rank runs as many micro-batches; the last round may leave some without a token.
-  Communicator& ranks = mesh.group(Axis::kData);
-  const int64_t round = options.micro_batch_size * ranks.size();
+  const MeshPosition& at = mesh.position();
+  const int64_t round = options.micro_batch_size * at.size_of(Axis::kData);
   Sums sums;
   for (int64_t first = 0; first < samples; first += round) {
     std::vector<Sample> mine;
     std::vector<int64_t> index;
-    const int64_t begin = first + ranks.rank() * options.micro_batch_size;
+    const int64_t begin = first + at.index_on(Axis::kData) * options.micro_batch_size;
     for (int64_t i = begin; i < std::min(begin + options.micro_batch_size, samples); ++i) {
       mine.push_back(stream.Get(i));
       index.push_back(i);
     }
     const MicroBatch batch =
-        MakeMicroBatch(mine, index, options.sequence_length, options.attention_within_documents,
-                       model.policy().master, context);
+        MakeMicroBatch(mine, index,
+                       {.sequence_length = options.sequence_length,
+                        .attention_within_documents = options.attention_within_documents,
+                        .dtype = model.policy().master,
+                        .at = at},
+                       context);
     const Sums more = Run(model, weights, batch, context);
     sums.loss += more.loss;
     sums.tokens += more.tokens;
   }
   double totals[2] = {sums.loss, sums.tokens};
-  ranks.AllReduce(std::span(totals)).Wait();
+  mesh.group_over({Axis::kData, Axis::kContext}).AllReduce(std::span(totals)).Wait();
 
   DomainEvaluation result{.domain = domain.name, .tokens = static_cast<int64_t>(totals[1])};
   const double share =

@@ -27,7 +27,8 @@ std::vector<double> LastLogits(Transformer& model, WeightSource& weights, Contex
                 .positions = std::vector<int32_t>(S),
                 .loss_weights = std::vector<float>(S, 0)};
   std::iota(sample.positions.begin(), sample.positions.end(), 0);
-  const MicroBatch batch = MakeMicroBatch({sample}, {0}, S, true, model.policy().master, context);
+  const MicroBatch batch = MakeMicroBatch(
+      {sample}, {0}, {.sequence_length = S, .dtype = model.policy().master}, context);
   Tape tape(context, weights, Tape::Mode::kForwardOnly);
   const Tensor logits = model.LastLogits(tape, batch, 1);
   std::vector<double> row(logits.size());

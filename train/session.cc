@@ -125,8 +125,11 @@ std::vector<MicroBatch> Session::LoadMicroBatches() {
       index.push_back(steps_done_ * train.global_batch_size() + m * size + b);
       samples.push_back(stream_.Get(index.back()));
     }
-    micro_batches.push_back(MakeMicroBatch(samples, index, train.sequence_length(),
-                                           AttendsWithin(config_), model_->policy().master,
+    micro_batches.push_back(MakeMicroBatch(samples, index,
+                                           {.sequence_length = train.sequence_length(),
+                                            .attention_within_documents = AttendsWithin(config_),
+                                            .dtype = model_->policy().master,
+                                            .at = at},
                                            context_));
   }
   return micro_batches;

@@ -36,7 +36,7 @@ StepInputs TrainStep::Normalize(const std::vector<MicroBatch>& micro_batches) {
     totals[0] += own.loss_weight;
     totals[1] += own.tokens;
   }
-  mesh_.group(Axis::kData).AllReduce(std::span(totals)).Wait();
+  mesh_.group_over({Axis::kData, Axis::kContext}).AllReduce(std::span(totals)).Wait();
   for (const MicroBatch& batch : micro_batches) NormalizeLossWeights(totals[0], batch);
   return {.num_tokens = totals[1],
           .micro_batches_per_rank = static_cast<int64_t>(micro_batches.size()),
@@ -66,7 +66,7 @@ double TrainStep::ForwardBackward(const std::vector<MicroBatch>& micro_batches,
     loss += model_.Loss(tape, batch, step).data<double>()[0];
     tape.Backward();
   }
-  mesh_.group(Axis::kData).AllReduce(std::span(&loss, 1)).Wait();
+  mesh_.group_over({Axis::kData, Axis::kContext}).AllReduce(std::span(&loss, 1)).Wait();
   return loss;
 }
 

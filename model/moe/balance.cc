@@ -23,10 +23,11 @@ void FollowLoad(const double* counts, double rate, const Tensor& bias) {
 }  // namespace
 
 Balance::Balance(const MoeSpec& spec, const std::string& prefix, ParameterStore& store,
-                 Context& context, Communicator& tokens_group, DType router)
+                 Context& context, Mesh& mesh, DType router)
     : spec_(spec),
       context_(context),
-      tokens_group_(tokens_group),
+      batch_group_(mesh.group_over({Axis::kData, Axis::kContext, Axis::kTensor})),
+      micro_batch_group_(mesh.group_over({Axis::kContext, Axis::kTensor})),
       router_(router),
       last_counts_(store.AddBuffer(prefix + "last_counts", DType::kF64, {spec.num_experts})),
       step_counts_(context.Zeros(DType::kF64, {spec.num_experts}, "routing.counts")) {
@@ -41,25 +42,28 @@ void Balance::Apply(Tape& tape, const Var& logits, const Var& scores, const Rout
   const Tensor global = tape.Once([&] { return Count(plan, step); });
   if (step.pass != Pass::kTrain) return;
   for (const BalanceLossSpec& loss : spec_.balance_losses) {
+    const bool by_sequence = loss.scope == BalanceLossSpec::Scope::kSequence;
+    const int64_t num_groups = by_sequence ? std::max<int64_t>(batch.num_sequences, 1) : 1;
     const int64_t tokens_per_group =
-        loss.scope == BalanceLossSpec::Scope::kSequence ? batch.sequence_length : scores.shape()[0];
-    const Tensor fractions = loss.scope == BalanceLossSpec::Scope::kGlobalBatch
-                                 ? global
-                                 : LocalFractions(plan, tokens_per_group);
+        std::max<int64_t>(by_sequence ? batch.shard.positions : scores.shape()[0], 1);
+    const Tensor fractions =
+        loss.scope == BalanceLossSpec::Scope::kGlobalBatch
+            ? global
+            : tape.Once([&] { return FractionsOfGroups(plan, num_groups, tokens_per_group); });
     const Tensor value =
         ops::BalanceLoss(tape, scores,
                          {.fractions = fractions,
-                          .document_ids = batch.document_ids,
-                          .tokens_per_group = std::max<int64_t>(tokens_per_group, 1),
+                          .document_ids = batch.shard.document_ids,
+                          .tokens_per_group = tokens_per_group,
                           .normalize_scores = spec_.score == MoeSpec::Score::kSigmoid,
                           .divisor = step.num_tokens},
                          loss.weight);
     tape.Once([&] { return record_.balance_losses.push_back(value), 0; });
   }
   if (spec_.z_loss_weight > 0) {
-    const Tensor value =
-        ops::ZLoss(tape, logits, {.document_ids = batch.document_ids, .divisor = step.num_tokens},
-                   spec_.z_loss_weight);
+    const Tensor value = ops::ZLoss(
+        tape, logits, {.document_ids = batch.shard.document_ids, .divisor = step.num_tokens},
+        spec_.z_loss_weight);
     tape.Once([&] { return record_.z_losses.push_back(value), 0; });
   }
 }
@@ -88,16 +92,18 @@ Tensor Balance::GlobalFractions(const StepInputs& step) {
 void Balance::SumCountsOverRanks() {
   if (context_.device().is_meta()) return;
   std::ranges::copy(record_.counts.span<double>(), step_counts_.data<double>());
-  tokens_group_.AllReduce(step_counts_).Wait();
+  batch_group_.AllReduce(step_counts_).Wait();
 }
 
-Tensor Balance::LocalFractions(const RoutingPlan& plan, int64_t tokens_per_group) {
-  tokens_per_group = std::max<int64_t>(tokens_per_group, 1);
-  const int64_t groups = std::max<int64_t>(plan.num_tokens() / tokens_per_group, 1);
-  const Tensor counts = context_.Empty(DType::kF64, {groups, spec_.num_experts}, "routing.counts");
+// Of consecutive groups of this micro-batch's tokens, of which each rank has a share.
+Tensor Balance::FractionsOfGroups(const RoutingPlan& plan, int64_t num_groups,
+                                  int64_t tokens_per_group) {
+  const Tensor counts =
+      context_.Empty(DType::kF64, {num_groups, spec_.num_experts}, "routing.counts");
   kernels::ExpertCounts(
       {.plan = plan, .tokens_per_group = tokens_per_group, .counts = counts, .accumulate = false},
       context_);
+  if (!context_.device().is_meta()) micro_batch_group_.AllReduce(counts).Wait();
   return FractionsOf(counts);
 }
 

@@ -16,20 +16,20 @@
 #include "model/moe/routing_record.h"
 #include "model/parameter_store.h"
 #include "model/spec.h"
-#include "parallel/communicator.h"
+#include "parallel/mesh.h"
 
 namespace moebius {
 
 class Balance {
  public:
-  // `tokens_group`: the ranks among which the tokens of a global batch are divided.
   Balance(const MoeSpec& spec, const std::string& prefix, ParameterStore& store, Context& context,
-          Communicator& tokens_group, DType router);
+          Mesh& mesh, DType router);
 
   // Added to the scores for the choice of experts; undefined without bias balancing.  [E]
   Tensor selection_bias() const { return bias_ == nullptr ? Tensor() : bias_->value; }
 
-  // Counts the plan, once, and records the losses of this micro-batch. logits, scores [T, E].
+  // Counts the plan, once, and records the losses of this micro-batch. logits, scores [T, E] of the
+  // token shard.
   void Apply(Tape& tape, const Var& logits, const Var& scores, const RoutingPlan& plan,
              const MicroBatch& batch, const StepInputs& step);
 
@@ -46,12 +46,13 @@ class Balance {
   Tensor Count(const RoutingPlan& plan, const StepInputs& step);
   void SumCountsOverRanks();
   Tensor GlobalFractions(const StepInputs& step);
-  Tensor LocalFractions(const RoutingPlan& plan, int64_t tokens_per_group);
+  Tensor FractionsOfGroups(const RoutingPlan& plan, int64_t num_groups, int64_t tokens_per_group);
   Tensor FractionsOf(const Tensor& counts);
 
   const MoeSpec& spec_;
   Context& context_;
-  Communicator& tokens_group_;
+  Communicator& batch_group_;        // ranks that share the tokens of a global batch
+  Communicator& micro_batch_group_;  // ranks that share the tokens of a micro-batch
   const DType router_;
   Buffer* last_counts_;     // [E] F64: of the step before, all ranks
   Buffer* bias_ = nullptr;  // [E] in the router's dtype

@@ -11,12 +11,17 @@ Experts::Experts(const ModelSpec& spec, const std::string& prefix, const std::ve
                  ParameterStore& store) {
   const int64_t E = spec.moe.num_experts, F = spec.moe.expert_hidden_size, D = spec.hidden_size;
   const double out_std = spec.init_std / std::sqrt(2.0 * static_cast<double>(spec.num_layers));
-  const auto add = [&](const char* name, const Shape& shape, double deviation) {
-    return store.AddParameter({prefix + name, shape, deviation, ParameterGroup::kExpert, owner});
+  const auto add = [&](const char* name, const Shape& shape, double deviation, int hidden) {
+    return store.AddParameter(
+        {.name = prefix + name,
+         .shape = shape,
+         .standard_deviation = deviation,
+         .group = ParameterGroup::kExpert,
+         .cuts = {{0, Axis::kExpert, owner}, store.CutOver(Axis::kExpertTensor, hidden, F)}});
   };
-  gate_ = add("experts.gate.weight", {E, F, D}, spec.init_std);
-  up_ = add("experts.up.weight", {E, F, D}, spec.init_std);
-  down_ = add("experts.down.weight", {E, D, F}, out_std);
+  gate_ = add("experts.gate.weight", {E, F, D}, spec.init_std, 1);
+  up_ = add("experts.up.weight", {E, F, D}, spec.init_std, 1);
+  down_ = add("experts.down.weight", {E, D, F}, out_std, 2);
 }
 
 Var Experts::Forward(Tape& tape, const Var& rows, const Tensor& offsets) const {

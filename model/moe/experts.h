@@ -1,4 +1,5 @@
 // The routed experts of a layer that live on this rank: SwiGLU feed-forwards over ragged rows.
+// Their hidden width may be cut over the expert-tensor axis: results are then parts of a sum.
 #pragma once
 
 #include <string>
@@ -20,9 +21,9 @@ class Experts {
   Var Forward(Tape& tape, const Var& rows, const Tensor& offsets) const;
 
  private:
-  Parameter* gate_;  // [E, F, D] | E over expert
-  Parameter* up_;    // [E, F, D] | E over expert
-  Parameter* down_;  // [E, D, F] | E over expert
+  Parameter* gate_;  // [E, F, D] | E over expert, F over expert_tensor
+  Parameter* up_;    // [E, F, D] | E over expert, F over expert_tensor
+  Parameter* down_;  // [E, D, F] | E over expert, F over expert_tensor
 };
 
 }  // namespace moebius

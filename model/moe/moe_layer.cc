@@ -7,14 +7,15 @@ namespace moebius {
 
 MoeLayer::MoeLayer(const ModelSpec& spec, const std::string& prefix, ParameterStore& store,
                    Mesh& mesh, Context& context, DType router)
-    : expert_group_(&mesh.group(Axis::kExpert)),
+    : expert_group_(&mesh.group_over({Axis::kExpert, Axis::kExpertTensor})),
+      copies_(mesh.position().size_of(Axis::kExpertTensor)),
       owner_(EvenOwners(spec.moe.num_experts, mesh.position().size_of(Axis::kExpert))),
       router_(spec, prefix, store, router),
       experts_(spec, prefix, owner_, store),
-      balance_(spec.moe, prefix, store, context, mesh.group(Axis::kData), router) {
+      balance_(spec.moe, prefix, store, context, mesh, router) {
   if (spec.moe.num_shared_experts > 0) {
     shared_.emplace(spec, spec.moe.num_shared_experts * spec.moe.expert_hidden_size,
-                    prefix + "shared.", store);
+                    prefix + "shared.", store, mesh);
   }
 }
 
@@ -28,7 +29,8 @@ MoeLayer::Routed MoeLayer::Route(Tape& tape, const Var& x, const MicroBatch& bat
     }
     RoutingPlan plan =
         router_.Select(scores.value(), balance_.selection_bias(), batch, step, tape.context());
-    Exchange exchange = MakeExchange(plan.expert_offsets, owner_, *expert_group_, tape.context());
+    Exchange exchange =
+        MakeExchange(plan.expert_offsets, owner_, copies_, *expert_group_, tape.context());
     return Routing{std::move(plan), std::move(exchange)};
   });
   balance_.Apply(tape, logits, scores, routing.plan, batch, step);
@@ -45,10 +47,10 @@ Var MoeLayer::RunExperts(Tape& tape, const Var& rows, const Routing& routing) co
 }
 
 Var MoeLayer::Combine(Tape& tape, const Var& x, const Var& rows, const Var& weights,
-                      const Routing& routing) const {
+                      const MicroBatch& batch, const Routing& routing) const {
   const Var returned = FromExperts(tape, rows, routing.exchange, expert_group_);
   const Var routed = ops::Combine(tape, returned, weights, routing.plan);
-  return shared_ ? ops::Add(tape, routed, shared_->Forward(tape, x)) : routed;
+  return shared_ ? ops::Add(tape, routed, shared_->Forward(tape, x, batch)) : routed;
 }
 
 }  // namespace moebius

@@ -1,5 +1,5 @@
 // A mixture-of-experts layer: route, dispatch, experts, combine. Dropless; a token without an
-// expert and an expert without a token are ordinary.
+// expert and an expert without a token are ordinary. Letters: T tokens of the shard (inputs.h).
 #pragma once
 
 #include <optional>
@@ -40,13 +40,14 @@ class MoeLayer {
   Var RunExperts(Tape& tape, const Var& rows, const Routing& routing) const;
   // rows [R, D] back to their tokens, weighted, plus the shared experts' output  -> [T, D]
   Var Combine(Tape& tape, const Var& x, const Var& rows, const Var& weights,
-              const Routing& routing) const;
+              const MicroBatch& batch, const Routing& routing) const;
 
   Balance& balance() { return balance_; }
 
  private:
-  Communicator* const expert_group_;
-  const std::vector<int> owner_;  // [E] on the expert axis
+  Communicator* const expert_group_;  // expert x expert-tensor
+  const int copies_;                  // ranks that an expert is cut over
+  const std::vector<int> owner_;      // [E] on the expert axis
   Router router_;
   Experts experts_;
   std::optional<FeedForward> shared_;

@@ -59,14 +59,14 @@ RoutingPlan Router::Select(const Tensor& scores, const Tensor& bias, const Micro
   const bool forced = spec_.debug_routing != DebugRouting::kNone && !context.device().is_meta();
   if (forced) return Forced(batch, step, context);
   return kernels::TopK(
-      {.scores = scores, .bias = bias, .k = spec_.top_k, .document_ids = batch.document_ids},
+      {.scores = scores, .bias = bias, .k = spec_.top_k, .document_ids = batch.shard.document_ids},
       context);
 }
 
 Tensor Router::Margin(const Tensor& scores, const Tensor& bias, const MicroBatch& batch,
                       Context& context) const {
   return kernels::TopKMargin(
-      {.scores = scores, .bias = bias, .k = spec_.top_k, .document_ids = batch.document_ids},
+      {.scores = scores, .bias = bias, .k = spec_.top_k, .document_ids = batch.shard.document_ids},
       context);
 }
 
@@ -77,8 +77,8 @@ Var Router::Weigh(Tape& tape, const Var& scores, const RoutingPlan& plan) const 
 RoutingPlan Router::Forced(const MicroBatch& batch, const StepInputs& step,
                            Context& context) const {
   const RandomStream stream(step.seed, prefix_ + "debug_routing");
-  const auto documents = batch.document_ids.span<int32_t>();
-  const auto tokens = batch.token_index.span<int64_t>();
+  const auto documents = batch.shard.document_ids.span<int32_t>();
+  const auto tokens = batch.shard.token_index.span<int64_t>();
   std::vector<int32_t> offsets = {0}, experts;
   for (size_t t = 0; t < documents.size(); ++t) {
     if (documents[t] >= 0)

@@ -67,7 +67,10 @@ MicroBatch BatchOf(Session& session) {
     index.push_back(session.mesh().world().rank() * kSequences + i);
     samples.push_back(RandomSample(index.back(), session.model().spec().vocab_size));
   }
-  return MakeMicroBatch(samples, index, kPositions, true, DType::kF64, session.context());
+  return MakeMicroBatch(
+      samples, index,
+      {.sequence_length = kPositions, .dtype = DType::kF64, .at = session.mesh().position()},
+      session.context());
 }
 
 Parameter* Find(Session& session, const std::string& name) {
