@@ -7,6 +7,7 @@
 #include <mutex>
 
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "configs/load.h"
 #include "core/base/check.h"
 #include "parallel/thread_communicator.h"
@@ -21,6 +22,7 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 RunConfig ConfigOf(const Layout& layout, Overrides overrides) {
   overrides.push_back(absl::StrFormat("parallel.expert_size=%d", layout.expert_size));
   overrides.push_back(absl::StrFormat("train.micro_batch_size=%d", layout.micro_batch_size));
+  overrides.insert(overrides.end(), layout.more.begin(), layout.more.end());
   auto config = LoadRunConfig("configs/recipes/tiny.textproto", overrides);
   CHECK(config.ok()) << config.status();
   return *std::move(config);
@@ -37,14 +39,24 @@ void Append(const StepResult& result, ParityCurve* curve) {
     std::ranges::copy(layer, std::back_inserter(curve->counts));
 }
 
+// Calls fn(i) for the global row-major index of each element of a piece, in the piece's order.
+template <class Fn>
+void ForElements(const Piece& piece, const Shape& global, const Fn& fn) {
+  std::vector<int64_t> at = piece.begin;
+  for (int d = 0; d >= 0;) {
+    int64_t index = 0;
+    for (int i = 0; i < global.rank(); ++i) index = index * global[i] + at[i];
+    fn(index);
+    for (d = global.rank() - 1; d >= 0 && ++at[d] == piece.end[d]; --d) at[d] = piece.begin[d];
+  }
+}
+
 template <class T>
 void CopyPieces(const Parameter& parameter, const MeshPosition& at, std::vector<double>* global) {
-  const Shape& shape = parameter.placement.global_shape;
-  const int64_t row = shape.num_elements() / shape[0];
+  const T* from = parameter.value.data<T>();  // pieces follow each other in local order
   for (const Piece& piece : parameter.placement.Pieces(at)) {
-    const T* from = parameter.value.data<T>() + piece.local_begin * row;
-    std::copy_n(from, (piece.end[0] - piece.begin[0]) * row,
-                global->begin() + piece.begin[0] * row);
+    ForElements(piece, parameter.placement.global_shape,
+                [&](int64_t i) { (*global)[i] = static_cast<double>(*from++); });
   }
 }
 
@@ -107,8 +119,9 @@ double RelativeL2(const std::vector<double>& a, const std::vector<double>& b) {
 }  // namespace
 
 std::string Layout::ToString() const {
-  return absl::StrFormat("%d rank%s, experts over %d, micro-batches of %d", ranks,
-                         ranks == 1 ? "" : "s", expert_size, micro_batch_size);
+  return absl::StrFormat("%d rank%s, experts over %d, micro-batches of %d %s", ranks,
+                         ranks == 1 ? "" : "s", expert_size, micro_batch_size,
+                         absl::StrJoin(more, " "));
 }
 
 ParityCurve TrainOnRank(const Layout& layout, const Overrides& overrides, Communicator& world,

@@ -13,17 +13,18 @@
 
 namespace moebius {
 
+// Overrides of the recipe, "path=value".
+using Overrides = std::vector<std::string>;
+
 // How the work is split: what may not change a number.
 struct Layout {
   int ranks = 1;
   int expert_size = 1;
   int micro_batch_size = 4;
+  Overrides more = {};  // "parallel.tensor_size=2"
 
   std::string ToString() const;  // "4 ranks, experts over 2, micro-batches of 4"
 };
-
-// What is trained: overrides of the recipe, "path=value".
-using Overrides = std::vector<std::string>;
 
 struct ParityCurve {
   std::vector<double> loss, balance_loss, z_loss, gradient_norm;  // by step
@@ -36,7 +37,8 @@ struct ParityCurve {
 // What a test of the test puts between a rank and its communicator.
 using WrapWorld = std::function<std::unique_ptr<Communicator>(Communicator& world)>;
 
-// All ranks of `world`, of which there are layout.ranks, call it together; each gets the whole.
+// All ranks of `world`, of which there are layout.ranks, call it together, with overrides that say
+// what is trained; each gets the whole.
 ParityCurve TrainOnRank(const Layout& layout, const Overrides& overrides, Communicator& world,
                         const WrapWorld& wrap = nullptr);
 
