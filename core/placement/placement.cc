@@ -28,6 +28,35 @@ std::vector<Run> RunsOf(const Placement& placement, int dimension, const MeshPos
   return runs;
 }
 
+int64_t NumElements(const Piece& piece) {
+  int64_t count = 1;
+  for (size_t d = 0; d < piece.begin.size(); ++d) count *= piece.end[d] - piece.begin[d];
+  return count;
+}
+
+// Appends the blocks that elements [begin, end) of `block` cover. Before dimension `d` the block
+// has one index each, so its rows along `d` stand one after the other.
+void SplitRange(Piece block, size_t d, int64_t begin, int64_t end, std::vector<Piece>* out) {
+  if (begin >= end) return;
+  if (d == block.begin.size()) return out->push_back(std::move(block));
+  const int64_t row_size = NumElements(block) / (block.end[d] - block.begin[d]);
+  const auto rows = [&](int64_t first, int64_t last) {
+    Piece some = block;
+    some.begin[d] = block.begin[d] + first;
+    some.end[d] = block.begin[d] + last;
+    return some;
+  };
+  const auto split_row = [&](int64_t row) {  // what [begin, end) covers of one row
+    SplitRange(rows(row, row + 1), d + 1, std::max<int64_t>(begin - row * row_size, 0),
+               std::min(end - row * row_size, row_size), out);
+  };
+  const int64_t first = (begin + row_size - 1) / row_size, last = end / row_size;  // whole rows
+  if (first > last) return split_row(last);
+  if (begin < first * row_size) split_row(first - 1);
+  if (first < last) out->push_back(rows(first, last));
+  if (last * row_size < end) split_row(last);
+}
+
 }  // namespace
 
 const char* NameOf(Axis axis) {
@@ -75,6 +104,23 @@ std::vector<Piece> Placement::Pieces(const MeshPosition& at) const {
     pieces.push_back(piece);
   }
   return pieces;
+}
+
+std::vector<Piece> Placement::FlatPieces(const MeshPosition& at, int64_t begin, int64_t end) const {
+  std::vector<Piece> blocks;
+  int64_t first = 0;  // element of the local tensor
+  for (const Piece& piece : Pieces(at)) {
+    const int64_t size = NumElements(piece);
+    SplitRange(piece, 0, std::max<int64_t>(begin - first, 0), std::min(end - first, size), &blocks);
+    first += size;
+  }
+  CHECK(0 <= begin && begin <= end && end <= first) << begin << " to " << end << " of " << first;
+  int64_t local = 0;
+  for (Piece& block : blocks) {
+    block.local_begin = local;
+    local += NumElements(block);
+  }
+  return blocks;
 }
 
 bool Placement::IsFirstReplica(const MeshPosition& at) const {

@@ -65,6 +65,11 @@ struct Placement {
   Shape LocalShape(const MeshPosition& at) const;
   std::vector<Piece> Pieces(const MeshPosition& at) const;  // in local order; none if empty
 
+  // The blocks that elements [begin, end) of the row-major local tensor cover, in local order, each
+  // as large as can be: at most 2 x rank - 1 for each of Pieces. Their local_begin counts elements
+  // from `begin` on. What a rank holds that owns a share of a flat buffer of several tensors.
+  std::vector<Piece> FlatPieces(const MeshPosition& at, int64_t begin, int64_t end) const;
+
   // Whether `at` is the rank that speaks for its piece: index 0 on every axis that replicates it.
   bool IsFirstReplica(const MeshPosition& at) const;
 };
