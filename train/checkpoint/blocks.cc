@@ -34,6 +34,15 @@ int64_t Block::elements_per_row() const {
   return count;
 }
 
+bool IsFlat(const Shape& holder, const Shape& global) {
+  return holder.rank() == 1 && global.rank() != 1;
+}
+
+int64_t FirstElement(const Piece& piece, bool holder_is_flat) {
+  if (holder_is_flat) return piece.local_begin;
+  return piece.local_begin * Block{piece.begin, piece.end}.elements_per_row();
+}
+
 std::optional<Block> Intersect(const Block& a, const Block& b) {
   CHECK_EQ(a.begin.size(), b.begin.size());
   Block shared = a;

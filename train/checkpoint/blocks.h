@@ -7,6 +7,9 @@
 #include <span>
 #include <vector>
 
+#include "core/placement/placement.h"
+#include "core/tensor/tensor.h"
+
 namespace moebius {
 
 struct Block {
@@ -16,6 +19,12 @@ struct Block {
   int64_t num_elements() const;      // 1 without dimensions
   int64_t elements_per_row() const;  // of the dimensions behind the leading one
 };
+
+// The element at which a piece begins in the tensor that holds it. A holder has the dimensions of
+// the global tensor, and local_begin counts its rows; or it is flat, for pieces that are no whole
+// rows of it, and local_begin counts its elements.
+bool IsFlat(const Shape& holder, const Shape& global);
+int64_t FirstElement(const Piece& piece, bool holder_is_flat);
 
 // What two blocks of one tensor share; nothing if they do not meet.
 std::optional<Block> Intersect(const Block& a, const Block& b);

@@ -14,6 +14,19 @@ CheckpointTensor PlacedTensor(const std::string& name, const Placement& placemen
   return {name, placement.global_shape, placement.Pieces(at), local, placement.IsFirstReplica(at)};
 }
 
+CheckpointTensor PartTensor(const std::string& name, const Placement& placement,
+                            const MeshPosition& at, int64_t begin, int64_t end, const Tensor& local,
+                            bool first_replica) {
+  CHECK_EQ(local.size(), end - begin) << name;
+  const Shape share = placement.LocalShape(at);
+  if (local.size() == share.num_elements()) {  // in rows, for other readers of safetensors
+    return {name, placement.global_shape, placement.Pieces(at), local.Reshape(share),
+            first_replica};
+  }
+  return {name, placement.global_shape, placement.FlatPieces(at, begin, end),
+          local.Reshape({local.size()}), first_replica};
+}
+
 CheckpointTensor ReplicatedTensor(const std::string& name, const Tensor& value, int rank) {
   const Placement whole{.global_shape = value.shape(), .cuts = {}, .replicated = {}};
   return {name, value.shape(), whole.Pieces(MeshPosition{}), value, rank == 0};

@@ -20,7 +20,7 @@ struct CheckpointTensor {
   std::string name;
   Shape global_shape;
   std::vector<Piece> pieces;  // where the rows of `local` stand in the global tensor; may be empty
-  Tensor local;
+  Tensor local;               // or flat, [elements]: see FirstElement in blocks.h
   bool first_replica = true;  // false: another rank saves the same pieces
 };
 
@@ -28,6 +28,12 @@ struct CheckpointTensor {
 // optimizer moment of the same shape under another name.
 CheckpointTensor PlacedTensor(const std::string& name, const Placement& placement,
                               const MeshPosition& at, const Tensor& local);
+
+// Of that share, elements [begin, end) alone, which `local` holds: what a rank updates where an
+// optimizer is sharded.
+CheckpointTensor PartTensor(const std::string& name, const Placement& placement,
+                            const MeshPosition& at, int64_t begin, int64_t end, const Tensor& local,
+                            bool first_replica);
 
 // A tensor that every rank holds whole. Rank `rank` 0 saves it.
 CheckpointTensor ReplicatedTensor(const std::string& name, const Tensor& value, int rank);

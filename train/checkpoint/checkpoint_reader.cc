@@ -21,7 +21,7 @@ Block BlockOf(const Piece& piece) { return {piece.begin, piece.end}; }
 struct Accounted {
   DType dtype = DType::kF32;
   std::vector<int64_t> row_shape;
-  int64_t rows = 0;
+  int64_t rows = 0;  // elements, where the shard's tensor is flat
 };
 
 }  // namespace
@@ -49,6 +49,11 @@ absl::StatusOr<CheckpointReader> CheckpointReader::Open(const std::string& path)
   return reader;
 }
 
+absl::StatusOr<bool> CheckpointReader::IsFlatIn(int shard, const std::string& name) const {
+  ASSIGN_OR_RETURN(const SafetensorsFile::Entry entry, shards_[shard].Find(name));
+  return IsFlat(entry.shape, manifest_.tensors.at(name).shape);
+}
+
 // Every tensor of every shard is what the pieces say, to the last row: no byte is left unchecked.
 absl::Status CheckpointReader::CheckShards() const {
   std::vector<std::map<std::string, Accounted>> accounted(shards_.size());
@@ -56,16 +61,19 @@ absl::Status CheckpointReader::CheckShards() const {
     for (const Manifest::StoredPiece& piece : tensor.pieces) {
       const Block block = BlockOf(piece.block);
       Accounted& known = accounted[piece.shard][name];
+      ASSIGN_OR_RETURN(const bool flat, IsFlatIn(piece.shard, name));
       std::vector<int64_t> row_shape;
-      for (size_t d = 1; d < block.begin.size(); ++d) {
+      for (size_t d = 1; d < block.begin.size() && !flat; ++d) {
         row_shape.push_back(block.end[d] - block.begin[d]);
       }
       if (piece.block.local_begin != known.rows ||
           (known.rows > 0 && known.row_shape != row_shape)) {
         return Damaged(path_ + "/manifest.json", name, "its rows do not follow each other");
       }
-      known = {tensor.dtype, row_shape,
-               known.rows + (block.begin.empty() ? 1 : block.end[0] - block.begin[0])};
+      const int64_t rows = flat                  ? block.num_elements()
+                           : block.begin.empty() ? 1
+                                                 : block.end[0] - block.begin[0];
+      known = {tensor.dtype, row_shape, known.rows + rows};
     }
   }
   for (size_t i = 0; i < shards_.size(); ++i) {
@@ -73,7 +81,7 @@ absl::Status CheckpointReader::CheckShards() const {
       ASSIGN_OR_RETURN(const SafetensorsFile::Entry entry, shards_[i].Find(name));
       std::vector<int64_t> shape = known.row_shape;
       const bool scalar = manifest_.tensors.at(name).shape.rank() == 0;
-      if (!scalar) shape.insert(shape.begin(), known.rows);
+      if (!scalar || entry.shape.rank() > 0) shape.insert(shape.begin(), known.rows);
       if (entry.dtype != known.dtype || entry.shape != Shape(shape)) {
         return Damaged(shards_[i].path(), name, "dtype or shape is not what the manifest says");
       }
@@ -130,7 +138,8 @@ std::span<const std::byte> CheckpointReader::BytesOf(const std::string& name,
   const SafetensorsFile::Entry& entry = shards_[piece.shard].entries().at(name);
   const Block block = BlockOf(piece.block);
   const int64_t element = SizeOf(entry.dtype);
-  return entry.bytes.subspan(piece.block.local_begin * block.elements_per_row() * element,
+  const bool flat = IsFlat(entry.shape, manifest_.tensors.at(name).shape);
+  return entry.bytes.subspan(FirstElement(piece.block, flat) * element,
                              block.num_elements() * element);
 }
 
@@ -160,10 +169,11 @@ absl::Status CheckpointReader::Read(const CheckpointTensor& target) const {
     return differs("dtype", NameOf(stored->dtype), NameOf(target.local.dtype()));
   }
   const int64_t element = SizeOf(stored->dtype);
+  const bool flat = IsFlat(target.local.shape(), target.global_shape);
   const std::span<std::byte> local(target.local.raw(), static_cast<size_t>(target.local.bytes()));
   for (const Piece& piece : target.pieces) {
     const Block block = BlockOf(piece);
-    const int64_t offset = piece.local_begin * block.elements_per_row() * element;
+    const int64_t offset = FirstElement(piece, flat) * element;
     const int64_t bytes = block.num_elements() * element;
     CHECK_LE(offset + bytes, target.local.bytes()) << target.name;
     ReadBlock(target.name, *stored, piece.begin, piece.end, local.subspan(offset, bytes));

@@ -40,6 +40,7 @@ class CheckpointReader {
 
  private:
   absl::Status CheckShards() const;
+  absl::StatusOr<bool> IsFlatIn(int shard, const std::string& name) const;
   absl::StatusOr<const Manifest::StoredTensor*> Find(const std::string& name) const;
   std::span<const std::byte> BytesOf(const std::string& name,
                                      const Manifest::StoredPiece& piece) const;

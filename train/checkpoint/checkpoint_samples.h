@@ -120,6 +120,12 @@ inline std::vector<CheckpointTensor> EmptySamples(int rank, int world_size, Aren
     std::fill_n(local.raw(), bytes, std::byte{0xee});
     tensors.push_back(PlacedTensor(sample.name, sample.placement, at, local));
   }
+  // A tensor whose elements the ranks share out, whatever its rows.
+  const Placement sharded{{3, 5, 2}, {}, {{Axis::kData, GradientArrives::kPartial}}};
+  const int64_t begin = 30 * rank / world_size, end = 30 * (rank + 1) / world_size;
+  const Tensor part(DType::kF32, {end - begin}, arena.Allocate(4 * (end - begin), "sharded"));
+  std::fill_n(part.raw(), part.bytes(), std::byte{0xee});
+  tensors.push_back(PartTensor("adamw.v/sharded", sharded, at, begin, end, part, true));
   return tensors;
 }
 

@@ -53,9 +53,10 @@ Manifest::StoredTensor Describe(const CheckpointTensor& tensor) {
   Manifest::StoredTensor stored{tensor.local.dtype(), tensor.global_shape, {}};
   if (!Saves(tensor)) return stored;
   const int64_t element = SizeOf(stored.dtype);
+  const bool flat = IsFlat(tensor.local.shape(), tensor.global_shape);
   for (const Piece& piece : tensor.pieces) {
     const Block block{piece.begin, piece.end};
-    const int64_t begin = piece.local_begin * block.elements_per_row() * element;
+    const int64_t begin = FirstElement(piece, flat) * element;
     const auto bytes = BytesOf(tensor.local).subspan(begin, block.num_elements() * element);
     stored.pieces.push_back({0, piece, Checksum(bytes)});
   }
