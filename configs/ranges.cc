@@ -33,6 +33,8 @@ constexpr Range kRanges[] = {
     {"parallel.context_size", 1, 65536},
     {"parallel.expert_size", 1, 65536},
     {"parallel.expert_tensor_size", 1, 65536},
+    {"parallel.zero_stage", 0, 3},
+    {"parallel.bucket_bytes", 1, 1LL << 40},
     {"model.num_layers", 1, 10000},
     {"model.hidden_size", 1, 1 << 20},
     {"model.num_heads", 1, 65536},
