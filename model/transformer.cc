@@ -40,6 +40,7 @@ Transformer::Transformer(const ModelSpec& spec, const DtypePolicy& policy, Mesh&
   }
   final_norm_ = store_.AddParameter({"final_norm.weight", {spec.hidden_size}});
   head_ = spec.tie_embeddings ? embedding_ : add_table("head.weight");
+  if (spec.tie_embeddings) embedding_->num_uses = 2;
 }
 
 Var Transformer::Hidden(Tape& tape, const MicroBatch& batch, const StepInputs& step) {

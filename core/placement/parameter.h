@@ -43,9 +43,13 @@ struct Parameter {
   Initializer initializer;
   bool weight_decay = true;
 
-  Tensor value;     // master: F32, or F64 where everything is computed in FP64
-  Tensor gradient;  // a view of its bucket: F32 or F64, same shape
+  // Master: F32, or F64 where everything is computed in FP64. Where the ranks share it out, it has
+  // bytes only while it is gathered (WeightSource), and is a tensor on kMeta else.
+  Tensor value;
+  Tensor gradient;  // a view of its bucket, while that exists: F32 or F64, same shape
 
+  // Ops of one micro-batch that write its gradient: 2 where a head shares the embedding.
+  int num_uses = 1;
   bool gradient_written = false;  // within this step: the first writer writes, later ones add
   int64_t version = 0;            // raised by every update of `value`
   std::map<std::pair<WeightFormat, DType>, WeightImage> images = {};

@@ -21,8 +21,8 @@ void Bundle::Set(const char* name, Var value) {
   values.emplace_back(name, std::move(value));
 }
 
-Tape::Tape(Context& context, WeightSource& weights, Mode mode)
-    : context_(context), weights_(weights), mode_(mode) {}
+Tape::Tape(Context& context, WeightSource& weights, Mode mode, GradientSink* gradients)
+    : context_(context), weights_(weights), mode_(mode), gradients_(gradients) {}
 
 Tape::~Tape() = default;
 
@@ -77,6 +77,7 @@ GradientSlot Tape::Gradient(VarId x) {
 }
 
 GradientSlot Tape::ParameterGradient(Parameter* parameter) {
+  if (gradients_ != nullptr) return gradients_->Open(*parameter);
   CHECK(parameter->gradient.defined()) << parameter->name << " has no gradient";
   return {parameter->gradient, std::exchange(parameter->gradient_written, true)};
 }
@@ -117,6 +118,7 @@ void Tape::RunNode(Node node, WeightGradients when) {
 void Tape::RunDeferred() {
   for (const Deferred& deferred : std::exchange(deferred_, {})) {
     deferred.compute(*this);
+    if (gradients_ != nullptr) gradients_->Written();
     for (const Saved saved : deferred.uses) Release(saved);
   }
   for (const auto& replay : std::exchange(replays_deferred_, {})) replay->RunDeferred();
@@ -183,7 +185,7 @@ Bundle Tape::Recompute(const Bundle& inputs, const BundleFn* fn) {
 }
 
 void Tape::RunReplay(const Replay& replay, WeightGradients when) {
-  auto again = std::make_unique<Tape>(context_, weights_);
+  auto again = std::make_unique<Tape>(context_, weights_, Mode::kTrain, gradients_);
   again->replays_ = true;
   again->outer_ = this;
   again->log_ = replay.log;

@@ -11,6 +11,7 @@
 //     compile time. So what outlives the forward run is held by Save alone: counted by name, each
 //     storage once, freed when its last use has run.
 //   * The first writer of a gradient slot writes, later ones add: a slot says which (`accumulate`).
+//   An op opens the slot of a parameter once a micro-batch.
 //     The slot of a value is freed when the op that produced the value has run backward. The
 //     gradient of a parameter lasts a step, over its micro-batches.
 //   * Input gradients and weight gradients are separate closures, so that a schedule may run the
@@ -87,6 +88,19 @@ class WeightSource {
   virtual Tensor Lease(Parameter& parameter, WeightFormat format, DType compute) = 0;
 };
 
+// The door for the gradients of parameters: where they add up, and when they are reduced over
+// ranks. Without one they add up in Parameter::gradient.
+class GradientSink {
+ public:
+  virtual ~GradientSink() = default;
+
+  // The slot that one op is about to write the gradient of one use to.
+  virtual GradientSlot Open(Parameter& parameter) = 0;
+
+  // All slots opened so far are written.
+  virtual void Written() = 0;
+};
+
 enum class WeightGradients {
   kNow,       // computed where backward meets them
   kDeferred,  // queued for RunDeferred, so that a schedule can fill its bubbles with them
@@ -99,8 +113,9 @@ class Tape {
  public:
   enum class Mode { kTrain, kForwardOnly };
 
-  // Both outlive the tape.
-  Tape(Context& context, WeightSource& weights, Mode mode = Mode::kTrain);
+  // All outlive the tape.
+  Tape(Context& context, WeightSource& weights, Mode mode = Mode::kTrain,
+       GradientSink* gradients = nullptr);
   Tape(const Tape&) = delete;
   Tape& operator=(const Tape&) = delete;
   ~Tape();
@@ -237,6 +252,7 @@ class Tape {
   Context& context_;
   WeightSource& weights_;
   const Mode mode_;
+  GradientSink* const gradients_;
   bool replays_ = false;
   Tape* outer_ = nullptr;  // of a replay, while it runs
   std::shared_ptr<Log> log_;

@@ -39,13 +39,12 @@ void ForChunks(Tape& tape, const Tensor& x, Parameter* head, int64_t chunk, cons
 
 // The gradients of one chunk from those of its logits.
 void AddGradients(Tape& tape, const Tensor& x, const Tensor& dlogits, Parameter* head,
-                  const Tensor& dx) {
+                  const Tensor& dx, const GradientSlot& dw) {
   kernels::LinearInputGradient({.dy = dlogits,
                                 .w = tape.Weight(head, WeightFormat::kPackedTransposed, x.dtype()),
                                 .offsets = {},
                                 .dx = dx},
                                tape.context());
-  const GradientSlot dw = tape.ParameterGradient(head);
   kernels::LinearWeightGradient(
       {.dy = dlogits, .x = x, .offsets = {}, .dw = dw.tensor, .accumulate = dw.accumulate},
       tape.context());
@@ -113,6 +112,7 @@ Tensor CrossEntropyLoss(Tape& tape, const Var& x, Parameter* head, const Tensor&
       in_place ? Tensor() : ctx.Empty(x.dtype(), {chunk, V}, "cross_entropy.dlogits");
   const Tensor nll = ctx.Empty(DType::kF64, {T}, "cross_entropy.nll");
   const Tensor dx = ctx.Empty(x.dtype(), {T, D}, "cross_entropy.dx");
+  GradientSlot dw = tape.ParameterGradient(head);
   ForChunks(tape, x.value(), head, chunk, [&](int64_t begin, int64_t end, const Tensor& logits) {
     const Tensor dlogits = in_place ? logits : dlogits_buffer.Slice(0, end - begin);
     LossesOfChunk({.logits = logits,
@@ -121,7 +121,8 @@ Tensor CrossEntropyLoss(Tape& tape, const Var& x, Parameter* head, const Tensor&
                    .nll = nll.Slice(begin, end),
                    .dlogits = dlogits},
                   part, ctx);
-    AddGradients(tape, x.value().Slice(begin, end), dlogits, head, dx.Slice(begin, end));
+    AddGradients(tape, x.value().Slice(begin, end), dlogits, head, dx.Slice(begin, end), dw);
+    dw.accumulate = true;
   });
 
   const Saved saved_dx = tape.Save(dx, "cross_entropy.dx");

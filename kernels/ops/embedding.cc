@@ -7,7 +7,11 @@ Var Embedding(Tape& tape, const Tensor& tokens, Parameter* w, DType compute,
   const auto [T] = Dims<1>(tokens);
   const auto [V, D] = Dims<2>(w->value);
   const Tensor y = tape.context().Empty(compute, {T, D}, "embedding.y");
-  kernels::Embedding({.tokens = tokens, .w = w->value, .range = range, .y = y}, tape.context());
+  kernels::Embedding({.tokens = tokens,
+                      .w = tape.Weight(w, WeightFormat::kPlain, w->value.dtype()),
+                      .range = range,
+                      .y = y},
+                     tape.context());
 
   const Saved saved_tokens = tape.Save(tokens, "embedding.tokens");
   return tape.Record(y, [=](Tape& tape, const Tensor& dy) {

@@ -3,17 +3,24 @@
 #include "kernels/rms_norm.h"
 
 namespace moebius::ops {
+namespace {
+
+Tensor GainOf(Tape& tape, Parameter* w) {
+  return tape.Weight(w, WeightFormat::kPlain, w->value.dtype());
+}
+
+}  // namespace
 
 Var RmsNorm(Tape& tape, const Var& x, Parameter* w, double epsilon) {
   const Tensor y = tape.context().Empty(x.dtype(), x.shape(), "rms_norm.y");
-  kernels::RmsNorm(x.value(), w->value, epsilon, y, tape.context());
+  kernels::RmsNorm(x.value(), GainOf(tape, w), epsilon, y, tape.context());
 
   const Saved saved_x = tape.Save(x.value(), "rms_norm.x");
   return tape.Record(y, [=, x = x.id()](Tape& tape, const Tensor& dy) {
     const GradientSlot dx = tape.Gradient(x);
     kernels::RmsNormInputGradient({.dy = dy,
                                    .x = tape.Load(saved_x),
-                                   .w = w->value,
+                                   .w = GainOf(tape, w),
                                    .epsilon = epsilon,
                                    .dx = dx.tensor,
                                    .accumulate = dx.accumulate},
