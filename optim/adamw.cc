@@ -4,34 +4,60 @@
 
 namespace moebius {
 
-AdamW::AdamW(const AdamWSpec& spec, const std::vector<Parameter*>& parameters, Context& context)
-    : spec_(spec), context_(context) {
-  for (Parameter* parameter : parameters) {
-    const DType dtype = parameter->value.dtype();
-    const Shape& shape = parameter->value.shape();
-    states_.push_back({parameter, context.Zeros(dtype, shape, "optimizer.m"),
-                       context.Zeros(dtype, shape, "optimizer.v")});
+AdamW::AdamW(const AdamWSpec& spec, GradientBuckets& gradients, ValueBuckets& values,
+             Context& context)
+    : spec_(spec), gradients_(gradients), values_(values), context_(context) {
+  for (size_t b = 0; b < gradients.buckets().size(); ++b) AddStates(b);
+}
+
+void AdamW::AddStates(size_t b) {
+  const Bucket& bucket = gradients_.buckets()[b];
+  const int64_t size = gradients_.own_size(b), begin = gradients_.own_begin(b);
+  const Tensor m = context_.Zeros(bucket.dtype, {size}, "optimizer.m");
+  const Tensor v = context_.Zeros(bucket.dtype, {size}, "optimizer.v");
+  const bool alone = gradients_.stage() != ZeroStage::kReplicated || bucket.group->rank() == 0;
+  for (const Bucket::Part& part : bucket.PartsWithin(begin, begin + size)) {
+    const int64_t end = part.offset + part.end - part.begin;
+    states_.push_back({.parameter = part.parameter,
+                       .begin = part.begin,
+                       .end = part.end,
+                       .first_replica = alone && bucket.is_first_replica,
+                       .value = values_.Own(b, part),
+                       .m = m.Slice(part.offset, end),
+                       .v = v.Slice(part.offset, end)});
+    places_.push_back({b, part.offset});
   }
 }
 
 void AdamW::Step() {
-  const StepState& step = context_.step();
-  for (State& state : states_) {
-    Parameter& parameter = *state.parameter;
-    kernels::AdamW({.value = parameter.value,
-                    .gradient = parameter.gradient,
-                    .m = state.m,
-                    .v = state.v,
-                    .learning_rate = step.learning_rate,
-                    .beta1 = spec_.beta1,
-                    .beta2 = spec_.beta2,
-                    .epsilon = spec_.epsilon,
-                    .weight_decay = parameter.weight_decay ? spec_.weight_decay : 0,
-                    .step = step.step,
-                    .gradient_scale = step.clip_scale},
-                   context_);
-    ++parameter.version;
+  std::vector<Handle> gathers;
+  size_t i = 0;
+  for (size_t b = 0; b < gradients_.buckets().size(); ++b) {
+    const Tensor own = gradients_.Own(b);
+    for (; i < states_.size() && places_[i].bucket == b; ++i) {
+      const int64_t begin = places_[i].offset;
+      Update(states_[i], own.Slice(begin, begin + states_[i].value.size()));
+    }
+    gathers.push_back(values_.Updated(b));  // on its way while the next bucket is updated
   }
+  for (Handle& gather : gathers) gather.Wait();
+}
+
+void AdamW::Update(const State& state, const Tensor& gradient) {
+  const StepState& step = context_.step();
+  kernels::AdamW({.value = state.value,
+                  .gradient = gradient,
+                  .m = state.m,
+                  .v = state.v,
+                  .learning_rate = step.learning_rate,
+                  .beta1 = spec_.beta1,
+                  .beta2 = spec_.beta2,
+                  .epsilon = spec_.epsilon,
+                  .weight_decay = state.parameter->weight_decay ? spec_.weight_decay : 0,
+                  .step = step.step,
+                  .gradient_scale = step.clip_scale},
+                 context_);
+  ++state.parameter->version;
 }
 
 }  // namespace moebius

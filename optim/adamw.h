@@ -1,5 +1,6 @@
-// AdamW (arXiv 1711.05101) over one rank's share of the parameters. It knows values, gradients and
-// placements; no tape, no layer.
+// AdamW (arXiv 1711.05101) over what one rank updates of the parameters: all of its own, or its
+// share of each bucket where the optimizer is sharded (ZeRO stages 1 to 3). It knows values,
+// gradients and placements; no tape, no layer.
 #pragma once
 
 #include <cstdint>
@@ -7,6 +8,8 @@
 
 #include "core/placement/parameter.h"
 #include "core/tensor/context.h"
+#include "parallel/gradient_buckets.h"
+#include "parallel/value_buckets.h"
 
 namespace moebius {
 
@@ -19,26 +22,44 @@ struct AdamWSpec {
 
 class AdamW {
  public:
-  // First and second moment of a parameter, in its shape and master dtype.
+  // Elements [begin, end) of a parameter's local tensor, which this rank updates: all of them, or
+  // what its share of a bucket holds, perhaps none. Tensors are flat, in the master dtype; m and v
+  // are the first and second moment.
   struct State {
-    Parameter* parameter;
+    Parameter* parameter = nullptr;
+    int64_t begin = 0;
+    int64_t end = 0;
+    bool first_replica = true;  // false: another rank updates the same elements and speaks for them
+    Tensor value;
     Tensor m;
     Tensor v;
   };
 
-  // Moments start at zero. The context outlives the optimizer.
-  AdamW(const AdamWSpec& spec, const std::vector<Parameter*>& parameters, Context& context);
+  // Moments start at zero. All outlive the optimizer.
+  AdamW(const AdamWSpec& spec, GradientBuckets& gradients, ValueBuckets& values, Context& context);
 
   // One update with context.step()'s learning rate, step (for the bias correction) and clip scale.
-  // REQUIRES: every gradient is reduced (GradientBuckets::Reduce).
+  // A sharded optimizer fetches what the other ranks have updated. REQUIRES: every gradient is
+  // reduced (GradientBuckets::Reduce).
   void Step();
 
   std::vector<State>& states() { return states_; }
 
  private:
+  struct Place {  // of a state
+    size_t bucket;
+    int64_t offset;  // within what this rank owns of the bucket
+  };
+
+  void AddStates(size_t bucket);
+  void Update(const State& state, const Tensor& gradient);
+
   const AdamWSpec spec_;
+  GradientBuckets& gradients_;
+  ValueBuckets& values_;
   Context& context_;
-  std::vector<State> states_;
+  std::vector<State> states_;  // bucket by bucket
+  std::vector<Place> places_;
 };
 
 }  // namespace moebius

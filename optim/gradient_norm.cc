@@ -6,17 +6,17 @@
 
 namespace moebius {
 
-double GradientNorm(const std::vector<Parameter*>& parameters, Mesh& mesh, Context& context) {
+double GradientNorm(const GradientBuckets& gradients, Mesh& mesh, Context& context) {
   if (context.device().is_meta()) return 0;
-  const auto count = static_cast<int64_t>(parameters.size());
+  const auto count = static_cast<int64_t>(gradients.buckets().size());
   const Tensor sums = context.Zeros(DType::kF64, {count}, "gradient_norm");
-  for (int64_t i = 0; i < count; ++i) {
-    if (!parameters[i]->placement.IsFirstReplica(mesh.position())) continue;
-    kernels::SumOfSquares(parameters[i]->gradient, sums.Slice(i, i + 1), context);
+  for (int64_t b = 0; b < count; ++b) {
+    if (!gradients.buckets()[b].is_first_replica) continue;
+    kernels::SumOfSquares(gradients.Share(b), sums.Slice(b, b + 1), context);
   }
-  mesh.world().AllReduce(sums).Wait();
   double total = 0;
   for (const double sum : sums.span<double>()) total += sum;
+  mesh.world().AllReduce(std::span(&total, 1)).Wait();
   return std::sqrt(total);
 }
 

@@ -1,16 +1,16 @@
 // The norm of the whole gradient, the same number in every layout.
 #pragma once
 
-#include <vector>
-
-#include "core/placement/parameter.h"
 #include "core/tensor/context.h"
+#include "parallel/gradient_buckets.h"
 #include "parallel/mesh.h"
 
 namespace moebius {
 
-// The L2 norm over all parameters of all ranks, each element counted once: by the first of its
-// replicas. REQUIRES: gradients are reduced. All ranks call it together.
-double GradientNorm(const std::vector<Parameter*>& parameters, Mesh& mesh, Context& context);
+// The L2 norm over all parameters of all ranks, each element counted once. A rank adds up its share
+// of each bucket, whatever the ZeRO stage, then the ranks add up in rank order: so stages 0 and 1
+// agree to the bit, and other layouts to rounding. REQUIRES: gradients are reduced. All ranks call
+// it together.
+double GradientNorm(const GradientBuckets& gradients, Mesh& mesh, Context& context);
 
 }  // namespace moebius

@@ -99,7 +99,8 @@ class Communicator {
   // all [size * n] = the `mine` [n] of every rank. `mine` may be its own place within `all`.
   virtual Handle AllGather(Elements mine, Elements all) = 0;
 
-  // mine [n] = this rank's part of the sum of `all` [size * n] over the ranks.
+  // mine [n] = this rank's part of the sum of `all` [size * n] over the ranks. `mine` may be its
+  // own place within `all`.
   virtual Handle ReduceScatter(Elements all, Elements mine) = 0;
 
   // Rows of `row_size` elements. REQUIRES: receive.counts[r] here is what rank r sends here: where

@@ -3,7 +3,11 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <numeric>
+#include <chrono>
+#include <cmath>
+#include <iterator>
+#include <thread>
+#include <utility>
 
 #include "parallel/thread_communicator.h"
 
@@ -14,7 +18,7 @@ Parameter Make(Context& context, const char* name, DType dtype, const Shape& sha
                std::vector<Replication> replicated) {
   Parameter parameter;
   parameter.name = name;
-  parameter.placement.replicated = std::move(replicated);
+  parameter.placement = {shape, {}, std::move(replicated)};
   parameter.value = context.Zeros(dtype, shape, "weights");
   return parameter;
 }
@@ -66,6 +70,206 @@ TEST(GradientBuckets, SumWherePartial) {
       ExpectAll<double>(precise, 4. * step);
       ExpectAll<float>(identical, 6);
     }
+  });
+}
+
+// ---- Stages and buckets ------------------------------------------------------------------------
+
+constexpr Replication kOverData = {Axis::kData, GradientArrives::kPartial};
+constexpr Replication kOverExpertData = {Axis::kExpertData, GradientArrives::kPartial};
+
+// Three layers of a dense matrix and experts, with a gain that is used twice.
+struct Model {
+  explicit Model(Context& context) {
+    for (int layer = 0; layer < 3; ++layer) {
+      parameters.push_back(Make(context, "dense", DType::kF32, {9, 7}, {kOverData}));
+      parameters.push_back(Make(context, "experts", DType::kF32, {2, 5, 3}, {kOverExpertData}));
+    }
+    parameters.push_back(Make(context, "gain", DType::kF32, {7}, {kOverData}));
+    parameters.back().num_uses = 2;
+    for (Parameter& parameter : parameters) pointers.push_back(&parameter);
+  }
+
+  // What a backward does: the last parameter first, each write in a closure of its own.
+  void WriteAll(GradientSink& sink, int rank, int micro_batch) {
+    for (int i = static_cast<int>(parameters.size()) - 1; i >= 0; --i)
+      Write(sink, i, rank, micro_batch);
+    Write(sink, static_cast<int>(parameters.size()) - 1, rank, micro_batch);
+  }
+
+  void Write(GradientSink& sink, int i, int rank, int micro_batch) {
+    const GradientSlot slot = sink.Open(parameters[i]);
+    float element = 0;
+    for (float& x : slot.tensor.span<float>()) {
+      const float value = std::sin(1.7f * (element++) + 11 * i + 5 * rank + 3 * micro_batch);
+      x = slot.accumulate ? x + value : value;
+    }
+    sink.Written();
+  }
+
+  std::vector<Parameter> parameters;
+  std::vector<Parameter*> pointers;
+};
+
+constexpr int64_t kSmallBuckets = 400;  // bytes: of two tensors at most
+
+// The shares of all buckets one after the other, after two steps of three micro-batches.
+std::vector<float> SharesAfterSteps(ZeroStage stage, Communicator& world, bool one_by_one) {
+  const auto mesh = *Mesh::Create({.expert = 2}, world);
+  Context context;
+  Model model(context);
+  GradientBuckets buckets(model.pointers, *mesh, context, {stage, kSmallBuckets});
+  for (int step = 0; step < 2; ++step) {
+    buckets.BeginStep();
+    for (int m = 0; m < 3; ++m) {
+      if (one_by_one) buckets.BeginMicroBatch(m == 2);
+      model.WriteAll(buckets, world.rank(), m + 3 * step);
+      if (one_by_one) buckets.EndMicroBatch();
+    }
+    buckets.Reduce();
+  }
+  std::vector<float> shares;
+  for (size_t b = 0; b < buckets.buckets().size(); ++b) {
+    std::ranges::copy(buckets.Share(b).span<float>(), std::back_inserter(shares));
+  }
+  return shares;
+}
+
+TEST(GradientBuckets, StagesGiveTheSameShares) {
+  RunOnThreads(4, [](Communicator& world) {
+    const std::vector<float> whole = SharesAfterSteps(ZeroStage::kReplicated, world, false);
+    EXPECT_GT(std::ranges::count_if(whole, [](float x) { return x != 0; }), 50);
+    for (const bool one_by_one : {false, true}) {
+      EXPECT_EQ(SharesAfterSteps(ZeroStage::kReplicated, world, one_by_one), whole);
+      EXPECT_EQ(SharesAfterSteps(ZeroStage::kOptimizer, world, one_by_one), whole);
+      const std::vector<float> added = SharesAfterSteps(ZeroStage::kGradients, world, one_by_one);
+      ASSERT_EQ(added.size(), whole.size());
+      for (size_t i = 0; i < whole.size(); ++i) EXPECT_NEAR(added[i], whole[i], 1e-5);
+    }
+  });
+}
+
+TEST(GradientBuckets, HoldWholeParametersInBackwardOrder) {
+  RunOnThreads(4, [](Communicator& world) {
+    const auto mesh = *Mesh::Create({.expert = 2}, world);
+    Context context;
+    Model model(context);
+    const std::vector<Bucket> buckets = MakeBuckets(model.pointers, *mesh, kSmallBuckets);
+    std::vector<Parameter*> members;
+    for (const Bucket& bucket : buckets) {
+      EXPECT_EQ(bucket.size % (bucket.group->size() * 16), 0);
+      for (const Bucket::Member& member : bucket.members) members.push_back(member.parameter);
+    }
+    std::vector<Parameter*> expected;  // bucket by bucket: 6 and 4, 2, the experts, 0
+    for (const int i : {6, 4, 2, 5, 3, 1, 0}) expected.push_back(&model.parameters[i]);
+    EXPECT_EQ(buckets.size(), 4u);
+    EXPECT_EQ(members, expected);
+  });
+}
+
+// The parts of all ranks' shares are the parameter, once.
+TEST(GradientBuckets, SharesPartitionEveryParameter) {
+  RunOnThreads(4, [](Communicator& world) {
+    const auto mesh = *Mesh::Create({}, world);
+    Context context;
+    Model model(context);
+    for (const Bucket& bucket : MakeBuckets(model.pointers, *mesh, 1 << 20)) {
+      std::vector<int64_t> next(bucket.members.size());
+      for (int rank = 0; rank < 4; ++rank) {
+        const int64_t begin = rank * bucket.share_size();
+        const auto parts = bucket.PartsWithin(begin, begin + bucket.share_size());
+        for (size_t i = 0; i < parts.size(); ++i) {
+          if (parts[i].begin == parts[i].end) continue;
+          EXPECT_EQ(parts[i].begin, std::exchange(next[i], parts[i].end));
+          EXPECT_EQ(parts[i].offset, bucket.members[i].offset + parts[i].begin - begin);
+        }
+      }
+      for (size_t i = 0; i < next.size(); ++i) {
+        EXPECT_EQ(next[i], bucket.members[i].parameter->value.size());
+      }
+    }
+  });
+}
+
+// A bucket is on its way before the last gradient is written.
+TEST(GradientBuckets, StartWhileBackwardGoesOn) {
+  RunOnThreads(2, [](Communicator& world) {
+    const auto mesh = *Mesh::Create({}, world);
+    Context context;
+    Parameter first = Make(context, "first", DType::kF32, {64}, {kOverData});
+    Parameter last = Make(context, "last", DType::kF32, {64}, {kOverData});
+    Parameter* const all[] = {&first, &last};
+    GradientBuckets buckets(all, *mesh, context, {ZeroStage::kReplicated, 256});
+    const auto write = [&](Parameter& parameter) {
+      const GradientSlot slot = buckets.Open(parameter);
+      for (float& x : slot.tensor.span<float>()) x = slot.accumulate ? x + 1 : 1;
+      buckets.Written();
+    };
+    buckets.BeginStep();
+    for (const bool is_last : {false, true}) {
+      buckets.BeginMicroBatch(is_last);
+      write(last);
+      for (int i = 0; i < 1000 && is_last && last.gradient.data<float>()[0] != 4; ++i) {
+        buckets.Written();  // lets the reduction go on
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      }
+      EXPECT_EQ(last.gradient.data<float>()[0], is_last ? 4 : 1);
+      write(first);
+      buckets.EndMicroBatch();
+    }
+    buckets.Reduce();
+    ExpectAll<float>(first, 4);
+    ExpectAll<float>(last, 4);
+  });
+}
+
+// From stage 2 on a whole bucket is there only while it is filled and reduced.
+TEST(GradientBuckets, TakeLessMemoryWhereGradientsAreSharded) {
+  RunOnThreads(2, [](Communicator& world) {
+    const auto mesh = *Mesh::Create({}, world);
+    constexpr int64_t kBytes = 4 << 10;
+    for (const ZeroStage stage : {ZeroStage::kOptimizer, ZeroStage::kGradients}) {
+      Context context;
+      std::vector<Parameter> parameters;
+      for (int i = 0; i < 16; ++i) {
+        parameters.push_back(Make(context, "layer", DType::kF32, {kBytes / 4}, {kOverData}));
+      }
+      std::vector<Parameter*> pointers;
+      for (Parameter& parameter : parameters) pointers.push_back(&parameter);
+      GradientBuckets buckets(pointers, *mesh, context, {stage, kBytes});
+      for (int m = 0; m < 2; ++m) {
+        buckets.BeginMicroBatch(m == 1);
+        for (int i = 15; i >= 0; --i) {
+          const GradientSlot slot = buckets.Open(parameters[i]);
+          std::ranges::fill(slot.tensor.span<float>(), 1.f);
+          buckets.Written();
+        }
+        buckets.EndMicroBatch();
+      }
+      buckets.Reduce();
+      const Arena::Use use = context.arena().by_name()["gradients"];
+      if (stage == ZeroStage::kOptimizer) {
+        EXPECT_EQ(use.bytes, 16 * kBytes);
+      } else {
+        EXPECT_EQ(use.bytes, 16 * kBytes / 2);              // the shares
+        EXPECT_LE(use.peak_bytes, use.bytes + 3 * kBytes);  // two buckets, and a share to be added
+      }
+    }
+  });
+}
+
+TEST(GradientBucketsDeathTest, OneUseTooMany) {
+  RunOnThreads(1, [](Communicator& world) {
+    const auto mesh = *Mesh::Create({}, world);
+    Context context;
+    Parameter once = Make(context, "once", DType::kF32, {4}, {kOverData});
+    Parameter* const all[] = {&once};
+    GradientBuckets buckets(all, *mesh, context);
+    buckets.BeginMicroBatch(/*last=*/true);
+    buckets.Open(once);
+    buckets.Written();
+    EXPECT_DEATH(buckets.Open(once), "once has more than its 1 uses in a micro-batch");
+    buckets.Reduce();
   });
 }
 

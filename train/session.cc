@@ -16,6 +16,10 @@ ParallelSizes SizesOf(const ParallelConfig& config) {
           .expert_tensor = config.expert_tensor_size()};
 }
 
+BucketOptions BucketsOf(const ParallelConfig& config) {
+  return {.stage = static_cast<ZeroStage>(config.zero_stage()), .max_bytes = config.bucket_bytes()};
+}
+
 LearningRateSpec LearningRateOf(const RunConfig& config) {
   const OptimizerConfig& optimizer = config.optimizer();
   using Shape = LearningRateSpec::Shape;
@@ -89,16 +93,22 @@ Session::Session(const RunConfig& config, const Dataset& dataset, const Context:
       dataset_(dataset),
       context_(resources),
       mesh_(std::move(mesh)),
-      weights_(context_),
       stream_(std::move(stream)),
       learning_rate_(LearningRateOf(config)) {
   model_ = std::make_unique<Transformer>(spec, DtypePolicy::For(ComputeDtypeOf(config)), *mesh_,
                                          context_);
   model_->store().Initialize(config.run().seed());
   const std::vector<Parameter*> parameters = model_->store().parameters();
-  buckets_ = std::make_unique<GradientBuckets>(parameters, *mesh_, context_);
-  optimizer_ = std::make_unique<AdamW>(AdamWOf(config.optimizer()), parameters, context_);
-  step_ = std::make_unique<TrainStep>(*model_, *optimizer_, weights_, *buckets_, *mesh_, context_,
+  const BucketOptions sharing = BucketsOf(config.parallel());
+  buckets_ = std::make_unique<GradientBuckets>(parameters, *mesh_, context_, sharing);
+  values_ = std::make_unique<ValueBuckets>(buckets_->buckets(), sharing.stage, context_);
+  if (values_->are_sharded()) {
+    weights_ = std::make_unique<GatheredWeights>(buckets_->buckets(), *values_, context_);
+  } else {
+    weights_ = std::make_unique<kernels::ResidentWeights>(context_);
+  }
+  optimizer_ = std::make_unique<AdamW>(AdamWOf(config.optimizer()), *buckets_, *values_, context_);
+  step_ = std::make_unique<TrainStep>(*model_, *optimizer_, *weights_, *buckets_, *mesh_, context_,
                                       config.optimizer().clip_norm(), config.run().seed());
 }
 
@@ -137,7 +147,7 @@ std::vector<MicroBatch> Session::LoadMicroBatches() {
 
 std::vector<DomainEvaluation> Session::Evaluate() {
   const TrainConfig& train = config_.train();
-  return moebius::Evaluate(*model_, weights_, dataset_,
+  return moebius::Evaluate(*model_, *weights_, dataset_,
                            {.sequence_length = train.sequence_length(),
                             .micro_batch_size = train.micro_batch_size(),
                             .max_tokens_per_domain = train.eval_max_tokens_per_domain(),

@@ -13,8 +13,10 @@
 #include "model/transformer.h"
 #include "optim/adamw.h"
 #include "optim/learning_rate.h"
+#include "parallel/gathered_weights.h"
 #include "parallel/gradient_buckets.h"
 #include "parallel/mesh.h"
+#include "parallel/value_buckets.h"
 #include "train/evaluate.h"
 #include "train/step.h"
 
@@ -44,7 +46,8 @@ class Session {
   Mesh& mesh() { return *mesh_; }
   Transformer& model() { return *model_; }
   AdamW& optimizer() { return *optimizer_; }
-  WeightSource& weights() { return weights_; }
+  const ValueBuckets& values() const { return *values_; }
+  WeightSource& weights() { return *weights_; }
 
  private:
   Session(const RunConfig& config, const Dataset& dataset, const Context::Options& resources,
@@ -55,9 +58,10 @@ class Session {
   const Dataset& dataset_;
   Context context_;
   const std::unique_ptr<Mesh> mesh_;
-  kernels::ResidentWeights weights_;
   std::unique_ptr<Transformer> model_;
   std::unique_ptr<GradientBuckets> buckets_;
+  std::unique_ptr<ValueBuckets> values_;
+  std::unique_ptr<WeightSource> weights_;
   std::unique_ptr<AdamW> optimizer_;
   std::unique_ptr<TrainStep> step_;
   MixtureStream stream_;

@@ -17,7 +17,7 @@ StepResult TrainStep::Run(const std::vector<MicroBatch>& micro_batches) {
   StepResult result{.loss = ForwardBackward(micro_batches, step), .tokens = step.num_tokens};
   buckets_.Reduce();
   result.routing = model_.SummarizeRouting();
-  result.gradient_norm = GradientNorm(model_.store().parameters(), mesh_, context_);
+  result.gradient_norm = GradientNorm(buckets_, mesh_, context_);
 
   result.updated = std::isfinite(result.loss) && std::isfinite(result.gradient_norm);
   if (!result.updated) return result;
@@ -62,9 +62,11 @@ double TrainStep::ForwardBackward(const std::vector<MicroBatch>& micro_batches,
                                   const StepInputs& step) {
   double loss = 0;
   for (const MicroBatch& batch : micro_batches) {
-    Tape tape(context_, weights_);
+    buckets_.BeginMicroBatch(/*last=*/&batch == &micro_batches.back());
+    Tape tape(context_, weights_, Tape::Mode::kTrain, &buckets_);
     loss += model_.Loss(tape, batch, step).data<double>()[0];
     tape.Backward();
+    buckets_.EndMicroBatch();
   }
   mesh_.group_over({Axis::kData, Axis::kContext}).AllReduce(std::span(&loss, 1)).Wait();
   return loss;

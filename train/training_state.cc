@@ -22,6 +22,21 @@ absl::Status ReadAll(const CheckpointReader& checkpoint, const ParameterStore& s
   return absl::OkStatus();
 }
 
+std::vector<CheckpointTensor> ParameterTensors(const ParameterStore& store) {
+  std::vector<CheckpointTensor> tensors;
+  for (const Parameter* parameter : store.parameters()) {
+    tensors.push_back(
+        PlacedTensor(parameter->name, parameter->placement, store.position(), parameter->value));
+  }
+  return tensors;
+}
+
+void AddBuffers(const ParameterStore& store, int rank, std::vector<CheckpointTensor>* tensors) {
+  for (const Buffer* buffer : store.buffers()) {
+    tensors->push_back(ReplicatedTensor(buffer->name, buffer->value, rank));
+  }
+}
+
 // The images of the old values are stale.
 void RaiseVersions(ParameterStore& store) {
   for (Parameter* parameter : store.parameters()) ++parameter->version;
@@ -30,26 +45,24 @@ void RaiseVersions(ParameterStore& store) {
 }  // namespace
 
 std::vector<CheckpointTensor> ModelTensors(ParameterStore& store, int rank) {
-  std::vector<CheckpointTensor> tensors;
-  for (const Parameter* parameter : store.parameters()) {
-    tensors.push_back(
-        PlacedTensor(parameter->name, parameter->placement, store.position(), parameter->value));
-  }
-  for (const Buffer* buffer : store.buffers()) {
-    tensors.push_back(ReplicatedTensor(buffer->name, buffer->value, rank));
-  }
+  std::vector<CheckpointTensor> tensors = ParameterTensors(store);
+  AddBuffers(store, rank, &tensors);
   return tensors;
 }
 
 std::vector<CheckpointTensor> TrainingTensors(Session& session) {
-  ParameterStore& store = session.model().store();
-  std::vector<CheckpointTensor> tensors = ModelTensors(store, session.mesh().world().rank());
+  const ParameterStore& store = session.model().store();
+  const bool sharded = session.values().are_sharded();
+  std::vector<CheckpointTensor> tensors;
+  if (!sharded) tensors = ParameterTensors(store);
+  AddBuffers(store, session.mesh().world().rank(), &tensors);
   for (const AdamW::State& state : session.optimizer().states()) {
     const Parameter& parameter = *state.parameter;
-    const auto add = [&](const char* prefix, const Tensor& moment) {
-      tensors.push_back(
-          PlacedTensor(prefix + parameter.name, parameter.placement, store.position(), moment));
+    const auto add = [&](const char* prefix, const Tensor& part) {
+      tensors.push_back(PartTensor(prefix + parameter.name, parameter.placement, store.position(),
+                                   state.begin, state.end, part, state.first_replica));
     };
+    if (sharded) add("", state.value);
     add("adamw.m/", state.m);
     add("adamw.v/", state.v);
   }

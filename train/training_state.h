@@ -12,6 +12,7 @@
 namespace moebius {
 
 // This rank's share of the model, or of all training state. The tensors share the session's memory.
+// ModelTensors REQUIRES: no value is sharded.
 std::vector<CheckpointTensor> ModelTensors(ParameterStore& store, int rank);
 std::vector<CheckpointTensor> TrainingTensors(Session& session);
 

@@ -62,11 +62,12 @@ class Trainer {
         model_(*ModelSpec::FromProto(reader.model(), reader.model().vocab_size()),
                DtypePolicy::For(compute), *mesh_, context_),
         buckets_(model_.store().parameters(), *mesh_, context_),
+        values_(buckets_.buckets(), buckets_.stage(), context_),
         optimizer_({.beta1 = optimizer.at("betas").at(0),
                     .beta2 = optimizer.at("betas").at(1),
                     .epsilon = optimizer.at("eps"),
                     .weight_decay = optimizer.at("weight_decay")},
-                   model_.store().parameters(), context_),
+                   buckets_, values_, context_),
         step_(model_, optimizer_, weights_, buckets_, *mesh_, context_, /*clip_norm=*/0,
               /*seed=*/1),
         learning_rate_(optimizer.at("lr")) {
@@ -145,6 +146,7 @@ class Trainer {
   kernels::ResidentWeights weights_;
   Transformer model_;
   GradientBuckets buckets_;
+  ValueBuckets values_;
   AdamW optimizer_;
   TrainStep step_;
   const double learning_rate_;

@@ -12,7 +12,6 @@
 #include "core/base/check.h"
 #include "parallel/thread_communicator.h"
 #include "tests/testing/tiny_dataset.h"
-#include "train/session.h"
 
 namespace moebius {
 namespace {
@@ -22,6 +21,8 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 RunConfig ConfigOf(const Layout& layout, Overrides overrides) {
   overrides.push_back(absl::StrFormat("parallel.expert_size=%d", layout.expert_size));
   overrides.push_back(absl::StrFormat("train.micro_batch_size=%d", layout.micro_batch_size));
+  overrides.push_back(absl::StrFormat("parallel.zero_stage=%d", layout.zero_stage));
+  overrides.push_back(absl::StrFormat("parallel.bucket_bytes=%d", kBucketBytes));
   overrides.insert(overrides.end(), layout.more.begin(), layout.more.end());
   auto config = LoadRunConfig("configs/recipes/tiny.textproto", overrides);
   CHECK(config.ok()) << config.status();
@@ -52,8 +53,9 @@ void ForElements(const Piece& piece, const Shape& global, const Fn& fn) {
 }
 
 template <class T>
-void CopyPieces(const Parameter& parameter, const MeshPosition& at, std::vector<double>* global) {
-  const T* from = parameter.value.data<T>();  // pieces follow each other in local order
+void CopyPieces(const Parameter& parameter, const Tensor& value, const MeshPosition& at,
+                std::vector<double>* global) {
+  const T* from = value.data<T>();  // pieces follow each other in local order
   for (const Piece& piece : parameter.placement.Pieces(at)) {
     ForElements(piece, parameter.placement.global_shape,
                 [&](int64_t i) { (*global)[i] = static_cast<double>(*from++); });
@@ -61,14 +63,16 @@ void CopyPieces(const Parameter& parameter, const MeshPosition& at, std::vector<
 }
 
 // Every element from the one rank that speaks for it.
-std::vector<double> Gather(const Parameter& parameter, const MeshPosition& at,
-                           Communicator& world) {
+std::vector<double> Gather(Parameter& parameter, Session& session, Communicator& world) {
+  const MeshPosition& at = session.mesh().position();
+  const DType dtype = parameter.value.dtype();
+  const Tensor value = session.weights().Lease(parameter, WeightFormat::kPlain, dtype);
   std::vector<double> global(parameter.placement.global_shape.num_elements());
   if (parameter.placement.IsFirstReplica(at)) {
-    if (parameter.value.dtype() == DType::kF64) {
-      CopyPieces<double>(parameter, at, &global);
+    if (dtype == DType::kF64) {
+      CopyPieces<double>(parameter, value, at, &global);
     } else {
-      CopyPieces<float>(parameter, at, &global);
+      CopyPieces<float>(parameter, value, at, &global);
     }
   }
   world.AllReduce(std::span(global)).Wait();
@@ -82,8 +86,8 @@ std::vector<double> ToDoubles(const Tensor& x) {
 
 void GatherState(Session& session, Communicator& world, ParityCurve* curve) {
   const ParameterStore& store = session.model().store();
-  for (const Parameter* parameter : store.parameters()) {
-    curve->final_state[parameter->name] = Gather(*parameter, session.mesh().position(), world);
+  for (Parameter* parameter : store.parameters()) {
+    curve->final_state[parameter->name] = Gather(*parameter, session, world);
   }
   for (const Buffer* buffer : store.buffers()) {
     curve->final_state[buffer->name] = ToDoubles(buffer->value);
@@ -119,13 +123,13 @@ double RelativeL2(const std::vector<double>& a, const std::vector<double>& b) {
 }  // namespace
 
 std::string Layout::ToString() const {
-  return absl::StrFormat("%d rank%s, experts over %d, micro-batches of %d %s", ranks,
-                         ranks == 1 ? "" : "s", expert_size, micro_batch_size,
+  return absl::StrFormat("%d rank%s, experts over %d, micro-batches of %d, ZeRO stage %d %s", ranks,
+                         ranks == 1 ? "" : "s", expert_size, micro_batch_size, zero_stage,
                          absl::StrJoin(more, " "));
 }
 
 ParityCurve TrainOnRank(const Layout& layout, const Overrides& overrides, Communicator& world,
-                        const WrapWorld& wrap) {
+                        const WrapWorld& wrap, const Episode& episode) {
   CHECK_EQ(world.size(), layout.ranks);
   const std::unique_ptr<Communicator> wrapped = wrap ? wrap(world) : nullptr;
   auto created =
@@ -134,18 +138,20 @@ ParityCurve TrainOnRank(const Layout& layout, const Overrides& overrides, Commun
   Session& session = **created;
   session.set_records_margins(true);
   ParityCurve curve;
-  for (int64_t i = 0; i < session.config().train().num_steps(); ++i) {
-    Append(session.Step(), &curve);
-  }
+  if (episode.begin) episode.begin(session);
+  const int64_t last_step =
+      episode.last_step > 0 ? episode.last_step : session.config().train().num_steps();
+  while (session.steps_done() < last_step) Append(session.Step(), &curve);
+  if (episode.end) episode.end(session);
   GatherState(session, world, &curve);
   return curve;
 }
 
-ParityCurve TrainOnThreads(const Layout& layout, const Overrides& overrides,
-                           const WrapWorld& wrap) {
+ParityCurve TrainOnThreads(const Layout& layout, const Overrides& overrides, const WrapWorld& wrap,
+                           const Episode& episode) {
   ParityCurve curve;
   RunOnThreads(layout.ranks, {.deadline = std::chrono::minutes(1)}, [&](Communicator& world) {
-    ParityCurve own = TrainOnRank(layout, overrides, world, wrap);
+    ParityCurve own = TrainOnRank(layout, overrides, world, wrap, episode);
     if (world.rank() == 0) curve = std::move(own);
   });
   return curve;

@@ -10,8 +10,11 @@
 #include <vector>
 
 #include "parallel/communicator.h"
+#include "train/session.h"
 
 namespace moebius {
+
+inline constexpr int kBucketBytes = 32 << 10;  // of all layouts: several buckets of each kind
 
 // Overrides of the recipe, "path=value".
 using Overrides = std::vector<std::string>;
@@ -21,9 +24,10 @@ struct Layout {
   int ranks = 1;
   int expert_size = 1;
   int micro_batch_size = 4;
+  int zero_stage = 0;
   Overrides more = {};  // "parallel.tensor_size=2"
 
-  std::string ToString() const;  // "4 ranks, experts over 2, micro-batches of 4"
+  std::string ToString() const;  // "4 ranks, experts over 2, micro-batches of 4, ZeRO stage 1"
 };
 
 struct ParityCurve {
@@ -37,14 +41,21 @@ struct ParityCurve {
 // What a test of the test puts between a rank and its communicator.
 using WrapWorld = std::function<std::unique_ptr<Communicator>(Communicator& world)>;
 
+// A part of a training, and what its ranks do around it: restore a checkpoint, save one.
+struct Episode {
+  std::function<void(Session&)> begin = nullptr;  // before the first step
+  std::function<void(Session&)> end = nullptr;    // after the last step
+  int64_t last_step = 0;                          // 0: the last of all
+};
+
 // All ranks of `world`, of which there are layout.ranks, call it together, with overrides that say
 // what is trained; each gets the whole.
 ParityCurve TrainOnRank(const Layout& layout, const Overrides& overrides, Communicator& world,
-                        const WrapWorld& wrap = nullptr);
+                        const WrapWorld& wrap = nullptr, const Episode& episode = {});
 
 // The same on threads.
 ParityCurve TrainOnThreads(const Layout& layout, const Overrides& overrides,
-                           const WrapWorld& wrap = nullptr);
+                           const WrapWorld& wrap = nullptr, const Episode& episode = {});
 
 struct Tolerance {
   double curve, state;

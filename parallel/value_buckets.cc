@@ -1,0 +1,81 @@
+#include "parallel/value_buckets.h"
+
+#include <cstring>
+#include <limits>
+
+namespace moebius {
+namespace {
+
+void Copy(const Tensor& from, const Tensor& to) {
+  CHECK_EQ(from.bytes(), to.bytes());
+  if (from.device().is_meta() || from.size() == 0) return;
+  std::memcpy(to.raw(), from.raw(), static_cast<size_t>(from.bytes()));
+}
+
+Tensor Flat(const Tensor& x) { return x.Reshape({x.size()}); }
+
+}  // namespace
+
+ValueBuckets::ValueBuckets(const std::vector<Bucket>& buckets, ZeroStage stage, Context& context)
+    : buckets_(buckets),
+      stage_(stage),
+      context_(context),
+      nothing_(std::make_shared<Storage>(nullptr, std::numeric_limits<int64_t>::max(), kMeta)),
+      flats_(buckets.size()),
+      versions_(buckets.size()),
+      shares_(buckets.size()) {
+  if (stage == ZeroStage::kReplicated) return;
+  for (size_t b = 0; b < buckets.size(); ++b) {
+    MoveIntoBucket(b);
+    if (!are_sharded()) continue;
+    shares_[b] = context.Empty(buckets[b].dtype, {buckets[b].share_size()}, "parameters");
+    Copy(buckets[b].ShareOf(flats_[b]), shares_[b]);
+    Release(b);
+  }
+}
+
+void ValueBuckets::MoveIntoBucket(size_t b) {
+  flats_[b] = context_.Empty(buckets_[b].dtype, {buckets_[b].size}, "parameters");
+  buckets_[b].ClearGaps(flats_[b]);
+  for (const Bucket::Member& member : buckets_[b].members) {
+    const Tensor place = buckets_[b].View(flats_[b], member);
+    Copy(member.parameter->value, place);
+    member.parameter->value = place;
+  }
+}
+
+Tensor ValueBuckets::Own(size_t b, const Bucket::Part& part) const {
+  if (!are_sharded()) return Flat(part.parameter->value).Slice(part.begin, part.end);
+  return shares_[b].Slice(part.offset, part.offset + part.end - part.begin);
+}
+
+Handle ValueBuckets::Updated(size_t b) {
+  if (are_sharded()) Release(b);
+  const bool gathers = stage_ == ZeroStage::kOptimizer || stage_ == ZeroStage::kGradients;
+  if (!gathers || context_.device().is_meta()) return Handle();
+  return buckets_[b].group->AllGather(buckets_[b].ShareOf(flats_[b]), flats_[b]);
+}
+
+void ValueBuckets::Gather(size_t b) {
+  CHECK(are_sharded());
+  const int64_t version = buckets_[b].members.front().parameter->version;
+  if (flats_[b].defined() && versions_[b] == version) return;
+  versions_[b] = version;
+  flats_[b] = context_.Empty(buckets_[b].dtype, {buckets_[b].size}, "gathered_parameters");
+  if (!context_.device().is_meta()) buckets_[b].group->AllGather(shares_[b], flats_[b]).Wait();
+  for (const Bucket::Member& member : buckets_[b].members) {
+    member.parameter->value = buckets_[b].View(flats_[b], member);
+  }
+}
+
+void ValueBuckets::Release(size_t b) {
+  CHECK(are_sharded());
+  for (const Bucket::Member& member : buckets_[b].members) {
+    Tensor& value = member.parameter->value;
+    value = Tensor(value.dtype(), value.shape(), nothing_);
+    member.parameter->images.clear();
+  }
+  flats_[b] = Tensor();
+}
+
+}  // namespace moebius

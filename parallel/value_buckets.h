@@ -1,0 +1,51 @@
+// The values of all parameters, in the buckets of their gradients, and what the ZeRO stages do to
+// them:
+//
+//   stage 0     nothing: every rank updates everything
+//   stage 1, 2  a rank updates its share of each bucket, and the shares are gathered at once
+//   stage 3     a rank holds its share alone; the whole bucket is gathered for a use (gathered_
+//               weights.h), and while it is not, Parameter::value is a tensor on kMeta
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "core/placement/parameter.h"
+#include "core/tensor/context.h"
+#include "parallel/bucket.h"
+
+namespace moebius {
+
+class ValueBuckets {
+ public:
+  // Moves the values into buckets, keeping every number. The buckets and the context outlive this.
+  ValueBuckets(const std::vector<Bucket>& buckets, ZeroStage stage, Context& context);
+
+  // Whether a parameter's value is there only while it is gathered.
+  bool are_sharded() const { return stage_ == ZeroStage::kParameters; }
+
+  // The elements of `part` that this rank updates, [end - begin]. REQUIRES: they are its own.
+  Tensor Own(size_t bucket, const Bucket::Part& part) const;
+
+  // After the update of this rank's own part: fetches the other ranks' in stages 1 and 2. In stage
+  // 3 it drops what was gathered before the update. A collective of the bucket's group.
+  Handle Updated(size_t bucket);
+
+  // Stage 3: the members' values, until `Release`, or until what reads them lets go of its tensors.
+  // A collective of the bucket's group; blocks.
+  void Gather(size_t bucket);
+  void Release(size_t bucket);  // and the images made from them
+
+ private:
+  void MoveIntoBucket(size_t bucket);
+
+  const std::vector<Bucket>& buckets_;
+  const ZeroStage stage_;
+  Context& context_;
+  const std::shared_ptr<Storage> nothing_;  // on kMeta
+  std::vector<Tensor> flats_;               // stages 1, 2: [size]; stage 3: while it is gathered
+  std::vector<int64_t> versions_;           // stage 3: of the first member when it was gathered
+  std::vector<Tensor> shares_;              // stage 3: [share_size]
+};
+
+}  // namespace moebius
