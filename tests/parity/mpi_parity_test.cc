@@ -14,18 +14,22 @@ namespace {
 MpiWorld* g_world = nullptr;
 
 // Rank 0 trains alone meanwhile, and compares.
-void ExpectParity(const char* name, const Overrides& overrides, const Tolerance& tolerance) {
+void ExpectParity(const char* name, const Overrides& overrides, const Tolerance& tolerance,
+                  int zero_stage = 0) {
   Communicator& world = g_world->communicator();
   ParityCurve one;
   if (world.rank() == 0) one = TrainOnThreads({}, overrides);
   for (const int expert_size : {1, world.size()}) {
-    const Layout layout = {
-        .ranks = world.size(), .expert_size = expert_size, .micro_batch_size = 2};
+    const Layout layout = {.ranks = world.size(),
+                           .expert_size = expert_size,
+                           .micro_batch_size = 2,
+                           .zero_stage = zero_stage};
     const ParityCurve curve = TrainOnRank(layout, overrides, world);
     if (world.rank() != 0) continue;
     const Difference difference = Compare(one, curve);
-    std::printf("| %s | %d | %d | %d | %s | %.1e |\n", name, layout.ranks, layout.expert_size,
-                layout.micro_batch_size, difference.ToString().c_str(), one.min_margin);
+    std::printf("| %s | %d | %d | %d | %d | %s | %.1e |\n", name, layout.ranks, layout.expert_size,
+                layout.micro_batch_size, layout.zero_stage, difference.ToString().c_str(),
+                one.min_margin);
     EXPECT_TRUE(difference.Within(tolerance)) << name << ": " << layout.ToString();
   }
 }
@@ -45,6 +49,13 @@ TEST(MpiParity, SomeEmpty) {
       "some_empty",
       {"precision.compute=FP64", "train.sequence_length=16", "model.moe.debug_routing=SOME_EMPTY"},
       kDoubleTolerance);
+}
+
+TEST(MpiParity, ZeroStages) {
+  for (const int stage : {1, 2, 3}) {
+    ExpectParity("short", {"precision.compute=FP64", "train.sequence_length=16"}, kDoubleTolerance,
+                 stage);
+  }
 }
 
 TEST(MpiParity, TinyInSingle) { ExpectParity("tiny, FP32", {"run.seed=6"}, kSingleTolerance); }

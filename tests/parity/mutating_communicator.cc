@@ -24,10 +24,7 @@ class MutatingCommunicator final : public Communicator {
   const std::vector<int>& members() const override { return base_.members(); }
 
   Handle AllReduce(Elements x) override {
-    const bool is_target = name() == mutation_.group && x.count >= mutation_.min_count &&
-                           x.count <= mutation_.max_count;
-    if (mutation_.kind == Mutation::Kind::kNone || !is_target) return base_.AllReduce(x);
-    ++*applied_;
+    if (!Applies(Mutation::Operation::kAllReduce, x)) return base_.AllReduce(x);
     if (mutation_.kind == Mutation::Kind::kDropped) return Handle();
     if (mutation_.kind == Mutation::Kind::kCountedTwice && rank() == 0) Scale(x, 2);
     base_.AllReduce(x).Wait();
@@ -36,8 +33,12 @@ class MutatingCommunicator final : public Communicator {
   }
 
   Handle AllReduceMax(Elements x) override { return base_.AllReduceMax(x); }
-  Handle AllGather(Elements mine, Elements all) override { return base_.AllGather(mine, all); }
+  Handle AllGather(Elements mine, Elements all) override {
+    if (Applies(Mutation::Operation::kAllGather, all)) return Handle();
+    return base_.AllGather(mine, all);
+  }
   Handle ReduceScatter(Elements all, Elements mine) override {
+    if (Applies(Mutation::Operation::kReduceScatter, all)) return Handle();
     return base_.ReduceScatter(all, mine);
   }
   Handle AllToAllV(const RowsByRank& send, const RowsByRank& receive, int64_t row_size) override {
@@ -55,6 +56,14 @@ class MutatingCommunicator final : public Communicator {
   }
 
  private:
+  bool Applies(Mutation::Operation operation, const Elements& x) {
+    const bool applies = mutation_.kind != Mutation::Kind::kNone &&
+                         operation == mutation_.operation && name() == mutation_.group &&
+                         x.count >= mutation_.min_count && x.count <= mutation_.max_count;
+    if (applies) ++*applied_;
+    return applies;
+  }
+
   const std::unique_ptr<Communicator> owned_;
   Communicator& base_;
   const Mutation& mutation_;

@@ -13,18 +13,20 @@ namespace moebius {
 struct Mutation {
   enum class Kind {
     kNone,
-    kDropped,        // the all-reduce does not happen
+    kDropped,        // the operation does not happen: what stands there stays
     kDividedBySize,  // its sum is divided by the number of ranks
     kCountedTwice,   // rank 0 of the group adds its part twice
   };
+  enum class Operation { kAllReduce, kReduceScatter, kAllGather };  // the latter two: kDropped only
   std::string name;
   Kind kind = Kind::kNone;
-  std::string group;                     // of every all-reduce in a group of this name ...
+  std::string group;                     // of every operation in a group of this name ...
   int64_t min_count = 0, max_count = 0;  // ... with so many elements, both included. F64.
+  Operation operation = Operation::kAllReduce;
 };
 
 // Passes everything on to `world`, and so do the groups split from it, but for the mutation's
-// all-reduces. `applied` counts these. All three outlive it.
+// operations. `applied` counts these. All three outlive it.
 std::unique_ptr<Communicator> Mutate(Communicator& world, const Mutation& mutation,
                                      std::atomic<int>* applied);
 

@@ -1,4 +1,4 @@
-// The test of the parity test: one mistake in one all-reduce, and the comparison fails.
+// The test of the parity test: one mistake in one operation, and the comparison fails.
 #include <gtest/gtest.h>
 
 #include <cstdio>
@@ -14,13 +14,20 @@ void PrintTo(const Mutation& mutation, std::ostream* out) { *out << mutation.nam
 namespace {
 
 using enum Mutation::Kind;
+using enum Mutation::Operation;
 
-// Losses of two scopes, counted in a pass of its own: every kind of all-reduce happens.
+// Losses of two scopes, counted in a pass of its own: every kind of operation happens.
 const Overrides kOverrides = {
     "precision.compute=FP64", "train.sequence_length=16", "train.num_steps=6",
     "model.moe.balance={loss { weight: 0.05 } loss { scope: SEQUENCE weight: 0.01 } "
     "z_loss_weight: 0.01 bias_update_rate: 0.01 global_counts: EXACT}"};
-const Layout kLayout = {.ranks = 4, .expert_size = 2, .micro_batch_size = 2};
+// All-reduces of gradients happen in stage 0 alone; the other operations are those of stage 1.
+Layout LayoutFor(const Mutation& mutation) {
+  return {.ranks = 4,
+          .expert_size = 2,
+          .micro_batch_size = 2,
+          .zero_stage = mutation.operation == kAllReduce ? 0 : 1};
+}
 
 constexpr int64_t kExperts = 8, kLayers = 2, kMany = int64_t{1} << 40;
 
@@ -40,13 +47,18 @@ const Mutation kMutations[] = {
      kLayers*(kExperts + 2)},
     {"routing_summary_divided", kDividedBySize, "data", kLayers*(kExperts + 2),
      kLayers*(kExperts + 2)},
+    {"dense_shares_not_reduced", kDropped, "data", 1000, kMany, kReduceScatter},
+    {"expert_shares_not_reduced", kDropped, "expert_data", 1000, kMany, kReduceScatter},
+    {"dense_updates_not_gathered", kDropped, "data", 1000, kMany, kAllGather},
+    {"expert_updates_not_gathered", kDropped, "expert_data", 1000, kMany, kAllGather},
 };
 
 Difference CompareMutated(const Mutation& mutation, int* applied) {
   static const ParityCurve one = TrainOnThreads({}, kOverrides);
   std::atomic<int> count = 0;
-  const ParityCurve mutated = TrainOnThreads(
-      kLayout, kOverrides, [&](Communicator& world) { return Mutate(world, mutation, &count); });
+  const ParityCurve mutated =
+      TrainOnThreads(LayoutFor(mutation), kOverrides,
+                     [&](Communicator& world) { return Mutate(world, mutation, &count); });
   *applied = count;
   return Compare(one, mutated);
 }
@@ -63,7 +75,7 @@ TEST_P(AnyMutation, IsNoticed) {
   int applied = 0;
   const Difference difference = CompareMutated(GetParam(), &applied);
   std::printf("| %s | %s |\n", GetParam().name.c_str(), difference.ToString().c_str());
-  EXPECT_GT(applied, 0) << "the mutation meets no all-reduce";
+  EXPECT_GT(applied, 0) << "the mutation meets no operation";
   EXPECT_FALSE(difference.Within(kDoubleTolerance));
 }
 
