@@ -1,5 +1,6 @@
 #include "train/run_directory/run_directory.h"
 
+#include <cerrno>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
@@ -84,15 +85,20 @@ absl::Status RunDirectory::WriteStatus(RunStatus status) {
 
 absl::StatusOr<std::unique_ptr<RunLog>> RunLog::Open(const std::string& path) {
   RETURN_IF_ERROR(MakeFolder(std::filesystem::path(path).parent_path().string()));
-  ASSIGN_OR_RETURN(OutputFile file, OutputFile::Append(path));
-  return std::unique_ptr<RunLog>(new RunLog(std::move(file)));
+  std::FILE* file = std::fopen(path.c_str(), "ae");
+  if (file == nullptr) {
+    return absl::ErrnoToStatus(errno, absl::StrCat(path, ": cannot open"));
+  }
+  return std::unique_ptr<RunLog>(new RunLog(file));
 }
 
 void RunLog::Line(absl::string_view text) {
   const std::string time =
       absl::FormatTime("%Y-%m-%d %H:%M:%E3S", absl::Now(), absl::LocalTimeZone());
+  const std::string line = absl::StrCat(time, " ", text, "\n");
   const std::lock_guard lock(mutex_);
-  file_.Write(absl::StrCat(time, " ", text, "\n")).IgnoreError();
+  std::fwrite(line.data(), 1, line.size(), file_.get());
+  std::fflush(file_.get());
 }
 
 }  // namespace moebius

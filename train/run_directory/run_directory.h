@@ -11,6 +11,7 @@
 //     ends
 #pragma once
 
+#include <cstdio>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -76,7 +77,8 @@ class RunDirectory {
   int attempt_ = 1;
 };
 
-// A rank's log: lines with the time of day, for people. Thread-safe.
+// A rank's log: lines with the time of day, for people. Thread-safe; several may have one file open
+// and their lines follow one another.
 class RunLog {
  public:
   static absl::StatusOr<std::unique_ptr<RunLog>> Open(const std::string& path);
@@ -84,10 +86,13 @@ class RunLog {
   void Line(absl::string_view text);  // a line that cannot be written is lost
 
  private:
-  explicit RunLog(OutputFile file) : file_(std::move(file)) {}
+  struct Close {
+    void operator()(std::FILE* file) const { std::fclose(file); }
+  };
+  explicit RunLog(std::FILE* file) : file_(file) {}
 
   std::mutex mutex_;
-  OutputFile file_;
+  const std::unique_ptr<std::FILE, Close> file_;
 };
 
 }  // namespace moebius

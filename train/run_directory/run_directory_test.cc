@@ -135,5 +135,21 @@ TEST(RunLog, KeepsWholeLinesOfAllThreadsAndAttempts) {
   for (const std::string& line : lines) EXPECT_EQ(line.substr(23), " hello");
 }
 
+TEST(RunLog, IsWrittenByTwoAtOnce) {
+  const RunPaths paths{TestPath()};
+  auto one = RunLog::Open(paths.log(0)), other = RunLog::Open(paths.log(0));
+  ASSERT_TRUE(one.ok() && other.ok());
+  for (int i = 0; i < 2; ++i) {
+    (*one)->Line("one");
+    (*other)->Line("other");
+  }
+  const std::string content = ReadFile(paths.log(0)).value();
+  std::string told;
+  for (const absl::string_view line : absl::StrSplit(content, '\n', absl::SkipEmpty())) {
+    absl::StrAppend(&told, line.substr(23));
+  }
+  EXPECT_EQ(told, " one other one other");
+}
+
 }  // namespace
 }  // namespace moebius
