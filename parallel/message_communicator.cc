@@ -4,8 +4,6 @@
 #include <array>
 #include <cstring>
 
-#include "absl/strings/str_join.h"
-
 namespace moebius {
 namespace {
 
@@ -21,10 +19,6 @@ void Copy(Elements from, Elements to) {
 // The r-th of `size` nearly equal pieces.
 Elements Piece(Elements x, int r, int size) {
   return x.Slice(x.count * r / size, x.count * (r + 1) / size);
-}
-
-std::string RankList(const std::vector<int>& ranks) {
-  return absl::StrCat(ranks.size() == 1 ? "rank " : "ranks ", absl::StrJoin(ranks, ", "));
 }
 
 }  // namespace
@@ -55,6 +49,11 @@ class MessageOperation final : public Operation, public Pending {
   }
   void Wait() override { group_.progress_->Wait(*this); }
 
+  const Call& call() const override { return call_; }
+  std::string Title() const override {
+    return absl::StrCat("group ", group_.name_, ", ", call_.ToString());
+  }
+
   absl::StatusOr<bool> Advance() override {
     while (true) {
       absl::Status status;
@@ -71,7 +70,7 @@ class MessageOperation final : public Operation, public Pending {
   }
 
   std::optional<std::string> Mismatch(const Board& board) const override {
-    if (call_.collective == Collective::kPointToPoint) return std::nullopt;
+    if (call_.is_message()) return std::nullopt;
     for (const int member : group_.members_) {
       const auto theirs = board.At(member, group_.group_, call_.sequence);
       if (!theirs || theirs->SameAs(call_)) continue;
@@ -83,19 +82,17 @@ class MessageOperation final : public Operation, public Pending {
     return std::nullopt;
   }
 
-  std::string WhoIsMissing(const Board& board) const override {
-    std::vector<int> missing = NotStarted(board);
-    std::string seen;
-    if (missing.empty()) {
-      for (const auto& message : underway_) missing.push_back(group_.members_[message.peer]);
-      std::ranges::sort(missing);
-      missing.erase(std::ranges::unique(missing).begin(), missing.end());
+  std::vector<int> Missing(const Board& board) const override {
+    std::vector<int> missing;
+    for (const int member : group_.members_) {
+      if (call_.is_message()) break;
+      if (board.Latest(member, group_.group_) < call_.sequence) missing.push_back(member);
     }
-    for (const int rank : missing) {
-      absl::StrAppend(&seen, "; rank ", rank, " ", board.LastSeen(rank));
-    }
-    return absl::StrCat(Title(), ": rank ", group_.progress_->world_rank(), " waits for ",
-                        RankList(missing), seen);
+    if (!missing.empty()) return missing;
+    for (const auto& message : underway_) missing.push_back(group_.members_[message.peer]);
+    std::ranges::sort(missing);
+    missing.erase(std::ranges::unique(missing).begin(), missing.end());
+    return missing;
   }
 
  private:
@@ -108,28 +105,19 @@ class MessageOperation final : public Operation, public Pending {
     underway_.push_back({peer, std::move(transfer)});
   }
 
-  // Messages of different collectives never meet. 15 bits: what MPI promises.
+  // Messages of different collectives never meet; a send and its receive do. 15 bits: what MPI
+  // promises.
   int Tag() const {
     const int stage = static_cast<int>(next_stage_ - 1);
-    return stage | static_cast<int>(call_.collective) << 1 | static_cast<int>(call_.dtype) << 4 |
+    const Collective kind = std::min(call_.collective, Collective::kSend);
+    return stage | static_cast<int>(kind) << 1 | static_cast<int>(call_.dtype) << 4 |
            static_cast<int>(call_.sequence % 256) << 7;
   }
-
-  std::string Title() const { return absl::StrCat("group ", group_.name_, ", ", call_.ToString()); }
 
   absl::Status Describe(int peer, const absl::Status& error) const {
     return absl::InternalError(absl::StrCat(Title(), ": rank ", group_.progress_->world_rank(),
                                             " and rank ", group_.members_[peer], ": ",
                                             error.message()));
-  }
-
-  std::vector<int> NotStarted(const Board& board) const {
-    std::vector<int> ranks;
-    if (call_.collective == Collective::kPointToPoint) return ranks;
-    for (const int member : group_.members_) {
-      if (board.Latest(member, group_.group_).sequence < call_.sequence) ranks.push_back(member);
-    }
-    return ranks;
   }
 
   MessageCommunicator& group_;
@@ -156,11 +144,9 @@ MessageCommunicator::MessageCommunicator(std::string name, int group, std::vecto
 
 std::shared_ptr<MessageOperation> MessageCommunicator::NewOperation(const Call& call) {
   Call numbered = call;
-  if (call.collective != Collective::kPointToPoint) {
-    numbered.sequence = ++sequence_;
-    numbered.order = progress_->NextOrder();
-    progress_->board().Publish(progress_->world_rank(), group_, name_, numbered);
-  }
+  if (!call.is_message()) numbered.sequence = ++sequence_;
+  numbered.order = progress_->NextOrder();
+  progress_->board().Publish(progress_->world_rank(), group_, name_, numbered);
   return std::make_shared<MessageOperation>(*this, numbered);
 }
 
@@ -170,12 +156,18 @@ Handle MessageCommunicator::Run(std::shared_ptr<MessageOperation> operation) {
 }
 
 Handle MessageCommunicator::AllReduce(Elements x) {
-  return Reduce({.collective = Collective::kAllReduce, .dtype = x.dtype, .count = x.count},
+  return Reduce({.collective = Collective::kAllReduce,
+                 .dtype = x.dtype,
+                 .count = x.count,
+                 .bytes = std::ssize(x.bytes())},
                 Reduction::kSum, x);
 }
 
 Handle MessageCommunicator::AllReduceMax(Elements x) {
-  return Reduce({.collective = Collective::kAllReduceMax, .dtype = x.dtype, .count = x.count},
+  return Reduce({.collective = Collective::kAllReduceMax,
+                 .dtype = x.dtype,
+                 .count = x.count,
+                 .bytes = std::ssize(x.bytes())},
                 Reduction::kMax, x);
 }
 
@@ -211,8 +203,10 @@ Handle MessageCommunicator::Reduce(const Call& call, Reduction reduction, Elemen
 
 Handle MessageCommunicator::AllGather(Elements mine, Elements all) {
   CHECK_EQ(all.count, size() * mine.count);
-  auto operation = NewOperation(
-      {.collective = Collective::kAllGather, .dtype = mine.dtype, .count = mine.count});
+  auto operation = NewOperation({.collective = Collective::kAllGather,
+                                 .dtype = mine.dtype,
+                                 .count = mine.count,
+                                 .bytes = std::ssize(mine.bytes())});
   operation->AddStage([=, this, op = operation.get()] {
     const auto place = [&](int r) { return all.Slice(r * mine.count, (r + 1) * mine.count); };
     Copy(mine, place(rank_));
@@ -228,8 +222,10 @@ Handle MessageCommunicator::AllGather(Elements mine, Elements all) {
 Handle MessageCommunicator::ReduceScatter(Elements all, Elements mine) {
   CHECK_EQ(all.count, size() * mine.count);
   CHECK(all.dtype == mine.dtype);
-  auto operation = NewOperation(
-      {.collective = Collective::kReduceScatter, .dtype = mine.dtype, .count = mine.count});
+  auto operation = NewOperation({.collective = Collective::kReduceScatter,
+                                 .dtype = mine.dtype,
+                                 .count = mine.count,
+                                 .bytes = std::ssize(all.bytes())});
   const Elements parts = operation->Scratch(all.count, all.dtype);
   const auto part = [=](Elements x, int r) {
     return x.Slice(r * mine.count, (r + 1) * mine.count);
@@ -264,8 +260,10 @@ Handle MessageCommunicator::AllToAllV(const RowsByRank& send, const RowsByRank& 
     return parts;
   };
   CHECK(send.rows.dtype == receive.rows.dtype);
-  auto operation = NewOperation(
-      {.collective = Collective::kAllToAllV, .dtype = send.rows.dtype, .count = row_size});
+  auto operation = NewOperation({.collective = Collective::kAllToAllV,
+                                 .dtype = send.rows.dtype,
+                                 .count = row_size,
+                                 .bytes = std::ssize(send.rows.bytes())});
   operation->AddStage(
       [=, this, op = operation.get(), out = parts_of(send), in = parts_of(receive)] {
         Copy(out[rank_], in[rank_]);
@@ -279,8 +277,11 @@ Handle MessageCommunicator::AllToAllV(const RowsByRank& send, const RowsByRank& 
 }
 
 Handle MessageCommunicator::Broadcast(Elements x, int root) {
-  auto operation = NewOperation(
-      {.collective = Collective::kBroadcast, .dtype = x.dtype, .root = root, .count = x.count});
+  auto operation = NewOperation({.collective = Collective::kBroadcast,
+                                 .dtype = x.dtype,
+                                 .root = root,
+                                 .count = x.count,
+                                 .bytes = std::ssize(x.bytes())});
   operation->AddStage([=, this, op = operation.get()] {
     if (rank_ != root) return op->Receive(root, x);
     for (int r = 0; r < size(); ++r) {
@@ -305,18 +306,22 @@ Handle MessageCommunicator::Barrier() {
 }
 
 Handle MessageCommunicator::Send(Elements x, int to) {
-  auto operation = NewOperation({.collective = Collective::kPointToPoint,
+  auto operation = NewOperation({.collective = Collective::kSend,
                                  .dtype = x.dtype,
+                                 .root = members_[to],
                                  .count = x.count,
+                                 .bytes = std::ssize(x.bytes()),
                                  .sequence = ++sent_[to]});
   operation->AddStage([=, op = operation.get()] { op->Send(to, x); });
   return Run(std::move(operation));
 }
 
 Handle MessageCommunicator::Receive(Elements x, int from) {
-  auto operation = NewOperation({.collective = Collective::kPointToPoint,
+  auto operation = NewOperation({.collective = Collective::kReceive,
                                  .dtype = x.dtype,
+                                 .root = members_[from],
                                  .count = x.count,
+                                 .bytes = std::ssize(x.bytes()),
                                  .sequence = ++received_[from]});
   operation->AddStage([=, op = operation.get()] { op->Receive(from, x); });
   return Run(std::move(operation));

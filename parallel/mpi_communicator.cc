@@ -136,6 +136,13 @@ uint64_t AgreeOnRun() {
   return run;
 }
 
+std::vector<ProcessId> GatherProcesses(int size) {
+  const ProcessId own = ThisProcess();
+  std::vector<ProcessId> all(size);
+  MPI_Allgather(&own, sizeof own, MPI_BYTE, all.data(), sizeof own, MPI_BYTE, MPI_COMM_WORLD);
+  return all;
+}
+
 }  // namespace
 
 int NumMpiProcesses() {
@@ -160,8 +167,9 @@ absl::StatusOr<std::unique_ptr<MpiWorld>> MpiWorld::Start(const Options& options
         "MPI library do not know each other. Under Slurm, start with srun --mpi=pmix"));
   }
   const uint64_t run = AgreeOnRun();
-  ASSIGN_OR_RETURN(world->board_, Board::InFiles(options.board_directory, rank, run));
-  world->progress_ = std::make_unique<Progress>(rank, world->board_.get(), options.wait);
+  ASSIGN_OR_RETURN(auto board,
+                   Board::InFiles(options.board_directory, rank, run, GatherProcesses(size)));
+  world->progress_ = std::make_unique<Progress>(rank, std::move(board), options.wait);
   world->progress_->set_next_group(1);
   std::vector<int> members(size);
   std::iota(members.begin(), members.end(), 0);

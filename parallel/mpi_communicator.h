@@ -38,7 +38,6 @@ class MpiWorld {
  private:
   MpiWorld() = default;
 
-  std::unique_ptr<Board> board_;
   std::unique_ptr<Progress> progress_;
   std::unique_ptr<Communicator> communicator_;
 };

@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "core/base/check.h"
+#include "parallel/wait_report.h"
 
 namespace moebius {
 namespace {
@@ -32,10 +33,46 @@ class Patience {
   int rounds_ = 0;
 };
 
+// When a rank that waits looks at the others: seldom, as reading a board may be slow; often once
+// the process was asked to stop.
+class LookTimes {
+ public:
+  bool IsDue(Clock::duration waited, bool stopping) {
+    if (waited < (stopping ? std::min(next_, last_ + kHurry) : next_)) return false;
+    last_ = waited;
+    next_ = 2 * waited;
+    return true;
+  }
+
+  // True once: when the wait has gone on for a while after the request.
+  bool IsStuck(Clock::duration waited, bool stopping) {
+    if (stopping && !stopping_since_) stopping_since_ = waited;
+    if (told_ || !stopping_since_ || waited < *stopping_since_ + kStuck) return false;
+    return told_ = true;
+  }
+
+ private:
+  static constexpr std::chrono::milliseconds kFirst{50}, kHurry{100}, kStuck{500};
+  Clock::duration last_ = Clock::duration::zero();
+  Clock::duration next_ = kFirst;
+  std::optional<Clock::duration> stopping_since_;
+  bool told_ = false;
+};
+
+// A rank of the world whose process has ended.
+std::optional<int> EndedRank(const Board& board) {
+  for (int r = 0; r < board.num_ranks(); ++r) {
+    if (board.StateOf(r) == ProcessState::kEnded) return r;
+  }
+  return std::nullopt;
+}
+
 }  // namespace
 
-Progress::Progress(int world_rank, Board* board, WaitOptions options)
-    : world_rank_(world_rank), board_(board), options_(std::move(options)) {}
+Progress::Progress(int world_rank, std::shared_ptr<Board> board, WaitOptions options)
+    : world_rank_(world_rank), board_(std::move(board)), options_(std::move(options)) {
+  if (options_.on_start != nullptr) options_.on_start(world_rank_, board_);
+}
 
 void Progress::Start(std::shared_ptr<Pending> operation) {
   pending_.push_back(std::move(operation));
@@ -49,6 +86,7 @@ void Progress::Poll() {
       Fail(pending_[i]->Mismatch(*board_).value_or(std::string(done.status().message())));
     }
     if (*done) {
+      board_->SetDone(world_rank_, pending_[i]->call());
       pending_.erase(pending_.begin() + static_cast<int64_t>(i));
     } else {
       ++i;
@@ -61,25 +99,48 @@ bool Progress::IsDone(const Pending& operation) const {
 }
 
 void Progress::Wait(const Pending& operation) {
+  Poll();
+  if (IsDone(operation)) return;
+  board_->SetWaiting(world_rank_, operation.call());
   const Clock::time_point start = Clock::now();
-  Clock::duration next_look = std::chrono::milliseconds(50);
+  LookTimes look_times;
   Patience patience;
-  for (Poll(); !IsDone(operation); Poll()) {
+  for (; !IsDone(operation); Poll()) {
     const Clock::duration waited = Clock::now() - start;
-    if (waited >= next_look) {
-      next_look *= 2;
-      if (const auto mismatch = operation.Mismatch(*board_)) Fail(*mismatch);
+    const bool stopping = options_.stop_requested != nullptr && options_.stop_requested();
+    if (look_times.IsDue(waited, stopping)) LookAtOthers(operation, stopping);
+    if (look_times.IsStuck(waited, stopping) && options_.on_stuck != nullptr) {
+      options_.on_stuck(world_rank_, WhoIsMissing(operation));
     }
     if (waited >= options_.deadline) {
-      Fail(absl::StrFormat("%s; the deadline is %.1f s", operation.WhoIsMissing(*board_),
+      Fail(absl::StrFormat("%s; the deadline is %.1f s", WhoIsMissing(operation),
                            std::chrono::duration<double>(options_.deadline).count()));
     }
     patience.Wait(waited);
   }
+  board_->SetWaitsFor(world_rank_, std::nullopt);
+}
+
+// Ends the process if the operation can never be done.
+void Progress::LookAtOthers(const Pending& operation, bool stopping) {
+  const WaitReport report(*board_, world_rank_, operation.Missing(*board_));
+  if (!report.missing().empty()) board_->SetWaitsFor(world_rank_, report.missing()[0]);
+  if (const auto mismatch = operation.Mismatch(*board_)) Fail(*mismatch);
+  std::optional<int> lost = report.lost();
+  if (!lost && stopping) lost = EndedRank(*board_);
+  if (!lost) return;
+  Poll();  // what it sent before may have come meanwhile
+  if (!IsDone(operation)) Fail(report.Sentence(operation.Title(), lost));
+}
+
+std::string Progress::WhoIsMissing(const Pending& operation) const {
+  const WaitReport report(*board_, world_rank_, operation.Missing(*board_));
+  return report.Sentence(operation.Title());
 }
 
 void Progress::Fail(const std::string& sentence) const {
   if (options_.on_failure != nullptr) options_.on_failure(sentence);
+  board_->SetFailed(world_rank_);
   EndProcess(sentence, 1);
 }
 

@@ -23,6 +23,21 @@ struct WaitOptions {
   // Called on the thread of the rank that noticed; when it returns the process ends (EndProcess)
   // with exit code 1, and with it all ranks that are its threads. mpirun and srun end the others.
   std::function<void(const std::string& sentence)> on_failure = nullptr;
+
+  // Whether this process has been asked to stop. That alone fails nothing: what can go on goes on.
+  // But it may be the end of a job that has lost a rank, and mpirun leaves one second then: so a
+  // rank that waits looks every 100 ms whether all others still run.
+  std::function<bool()> stop_requested = nullptr;
+
+  // Called on the thread of a rank, once in a wait that goes on 0.5 s after that request, with
+  // who is missing: it may be the last that the rank can say, where those who are gone were on
+  // other hosts. The wait goes on.
+  std::function<void(int rank, const std::string& sentence)> on_stuck = nullptr;
+
+  // Called once on the thread of each rank, before it starts anything, with the board that it shows
+  // its calls on: for what the process says when it ends (DescribeHistory). The board goes with
+  // the ranks.
+  std::function<void(int rank, std::weak_ptr<Board> board)> on_start = nullptr;
 };
 
 // An operation under way.
@@ -30,20 +45,23 @@ class Pending {
  public:
   virtual ~Pending() = default;
 
+  virtual const Call& call() const = 0;
+  virtual std::string Title() const = 0;  // "group data, all-reduce 17 (4096 F32)"
+
   // Goes on as far as it can without waiting. True when done; an error if the ranks disagree.
   virtual absl::StatusOr<bool> Advance() = 0;
 
   // What the board says against ever finishing, if anything.
   virtual std::optional<std::string> Mismatch(const Board& board) const = 0;
 
-  // "group data, all-reduce 17 (4096 F32): rank 0 waits for rank 2 (last started ...)".
-  virtual std::string WhoIsMissing(const Board& board) const = 0;
+  // The ranks of the world that have not started it; or if all have, those whose messages are
+  // under way.
+  virtual std::vector<int> Missing(const Board& board) const = 0;
 };
 
 class Progress {
  public:
-  // `board` outlives this.
-  Progress(int world_rank, Board* board, WaitOptions options);
+  Progress(int world_rank, std::shared_ptr<Board> board, WaitOptions options);
 
   int world_rank() const { return world_rank_; }
   Board& board() { return *board_; }
@@ -62,10 +80,12 @@ class Progress {
   void Wait(const Pending& operation);  // returns when it is done, or ends the process
 
  private:
+  void LookAtOthers(const Pending& operation, bool stopping);
+  std::string WhoIsMissing(const Pending& operation) const;
   void Fail(const std::string& sentence) const;
 
   const int world_rank_;
-  Board* const board_;
+  const std::shared_ptr<Board> board_;
   const WaitOptions options_;
   Arena arena_{"communication", kCpu};
   int64_t order_ = 0;

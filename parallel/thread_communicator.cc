@@ -116,10 +116,10 @@ void RunOnThreads(int size, const WaitOptions& options,
   for (Mailbox& box : boxes) mailboxes.push_back(&box);
   std::vector<int> members(size);
   std::iota(members.begin(), members.end(), 0);
-  const auto board = Board::InMemory(size);
+  const std::shared_ptr<Board> board = Board::InMemory(size);
 
   const auto run = [&](int rank) {
-    Progress progress(rank, board.get(), options);
+    Progress progress(rank, board, options);
     progress.set_next_group(1);
     MessageCommunicator world("world", 0, members,
                               std::make_unique<ThreadTransport>(0, rank, mailboxes), &progress);
