@@ -12,4 +12,7 @@ void InstallSignalHandlers();
 // The strongest request since the last call. Any thread; each caller that consumes must be alone.
 Request TakeRequest();
 
+// Whether it was ever asked to stop, taken or not. Any thread.
+bool StopRequested();
+
 }  // namespace moebius

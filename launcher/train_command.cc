@@ -11,6 +11,7 @@
 #include "kernels/cpu/calibrate.h"
 #include "launcher/commands.h"
 #include "launcher/exit_codes.h"
+#include "launcher/failure_report.h"
 #include "launcher/prepare_data.h"
 #include "launcher/ranks.h"
 #include "launcher/signals.h"
@@ -120,16 +121,22 @@ absl::StatusOr<TrainOutcome> Train(const TrainFlags& flags) {
     RETURN_IF_ERROR(RecordStart(*run));
   }
   InstallSignalHandlers();
-  SetLastWords([paths](const std::string& sentence, int exit_code) {
-    RecordFailure(paths, sentence, exit_code);
-  });
+  const auto report = std::make_shared<FailureReport>(paths);
+  SetLastWords(
+      [report](const std::string& sentence, int exit_code) { report->Write(sentence, exit_code); });
 
   const auto deadline = std::chrono::duration<double>(config.run().deadline_seconds());
   TrainOutcome outcome = TrainOutcome::kDone;
   const absl::Status status = RunRanks(
       {.thread_ranks = flags.ranks,
        .threads_per_rank = config.run().threads_per_rank(),
-       .wait = {.deadline = std::chrono::duration_cast<std::chrono::milliseconds>(deadline)},
+       .wait = {.deadline = std::chrono::duration_cast<std::chrono::milliseconds>(deadline),
+                .stop_requested = StopRequested,
+                .on_stuck =
+                    [report](int rank, const std::string& sentence) {
+                      report->WriteStuck(rank, sentence);
+                    },
+                .on_start = [report](int rank, auto board) { report->Add(rank, board); }},
        .board_directory = paths.root + "/board"},
       [&](Communicator& world, const RankCores& cores) -> absl::Status {
         RunDirectory* records = world.rank() == 0 ? &*run : nullptr;
