@@ -58,9 +58,9 @@ class Case(unittest.TestCase):
         self.assertEqual(done.returncode, expect, done.stderr + done.stdout)
         return done
 
-    def start(self, run, *arguments, **values):
+    def start(self, run, *arguments, launch=(), **values):
         """The same in the background, its output in a pipe."""
-        command = [PROGRAM, *self.train_arguments(run, *arguments, **values)]
+        command = [*(launch or [PROGRAM]), *self.train_arguments(run, *arguments, **values)]
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                 text=True)
 
