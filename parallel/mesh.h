@@ -48,8 +48,8 @@ class Mesh {
   Communicator& group(Axis axis) { return group_over({axis}); }
 
   // The ranks that differ from this one on these axes alone. REQUIRES: at most one of them is
-  // longer than 1, or they are neighbours in a fold (data and context, context and tensor, expert
-  // and expert-tensor), all of a fold, or all of the world.
+  // longer than 1, or they are neighbours in a fold (pipeline, data and context; data and
+  // context; context and tensor; expert and expert-tensor), all of a fold, or all of the world.
   Communicator& group_over(const std::vector<Axis>& axes);
 
  private:

@@ -43,12 +43,13 @@ class PlanRun {
       case Kind::kForward:
         return Forward(action);
       case Kind::kBackward:
-        return Backward(action, WeightGradients::kNow);
+        Backward(action, WeightGradients::kNow);
+        return parts_.model.AfterBackward(action.chunk, action.micro_batch);
       case Kind::kInputGradients:
         return Backward(action, WeightGradients::kDeferred);
       case Kind::kWeightGradients:
         tapes_.extract(KeyOf(action)).mapped().tape->RunDeferred();
-        return;
+        return parts_.model.AfterBackward(action.chunk, action.micro_batch);
       case Kind::kSendActivation:
       case Kind::kSendGradient:
         return Send(*OutputOf(spec_, stage_, action));
@@ -80,10 +81,9 @@ class PlanRun {
 
   void Forward(const Action& action) {
     const bool keeps = plan_.passes == Passes::kForwardBackward;
-    LiveTape live{std::make_unique<Tape>(parts_.context, parts_.weights,
-                                         keeps ? Tape::Mode::kTrain : Tape::Mode::kForwardOnly),
-                  {},
-                  {}};
+    const Tape::Mode mode = keeps ? Tape::Mode::kTrain : Tape::Mode::kForwardOnly;
+    LiveTape live{
+        std::make_unique<Tape>(parts_.context, parts_.weights, mode, parts_.gradients), {}, {}};
     const Bundle out = parts_.model.Forward(*live.tape, action.chunk, action.micro_batch,
                                             Enter(*live.tape, action, live.inputs));
     if (const auto message = OutputOf(spec_, stage_, action)) {

@@ -37,6 +37,9 @@ class PipelineModel {
   // has those of the boundary behind it, no Var under two names; what else it has, and what the
   // last virtual stage returns, is dropped: there the loss is recorded on the tape.
   virtual Bundle Forward(Tape& tape, int chunk, int micro_batch, Bundle in) = 0;
+
+  // The micro-batch has run backward through a chunk, weight gradients included.
+  virtual void AfterBackward(int /*chunk*/, int /*micro_batch*/) {}
 };
 
 class PipelineExecutor {
@@ -47,6 +50,7 @@ class PipelineExecutor {
     Communicator& stages;
     Context& context;
     WeightSource& weights;
+    GradientSink* gradients = nullptr;  // of the tapes
   };
   explicit PipelineExecutor(const Parts& parts) : parts_(parts) {}
 
