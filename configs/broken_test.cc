@@ -163,9 +163,15 @@ const Broken kBroken[] = {
      "micro-batch, must be at most 2147483647"},
     {"train {", "parallel { tensor_size: 3 } train {",
      "2:12: parallel.tensor_size: 3 does not divide model.num_heads 2, use 2"},
-    {"train {", "parallel { pipeline_size: 2 } train {",
-     "2:12: parallel.pipeline_size: 2 is not supported: this version cannot split the layers over "
-     "ranks, must be 1"},
+    {"train {", "parallel { pipeline_size: 3 } train {",
+     "2:12: parallel.pipeline_size: 3 x parallel.virtual_pipeline_size 1 are more than "
+     "model.num_layers 2: a stage would be empty, use at most 2 chunks"},
+    {"train {", "parallel { pipeline_size: 2 pipeline_layers: [1, 2] } train {",
+     "2:29: parallel.pipeline_layers: is 1, 2, must be at least 1 each and add up to "
+     "model.num_layers 2"},
+    {"train {", "parallel { pipeline_size: 2 pipeline_layers: 2 } train {",
+     "2:29: parallel.pipeline_layers: has 1 numbers, must have one for each of the 2 chunks "
+     "(parallel.pipeline_size x parallel.virtual_pipeline_size)"},
     {"train {", "parallel { context_size: 3 tensor_size: 2 } train {",
      "6:3: train.sequence_length: 8 cannot be cut into 12 equal pieces (2 x parallel.context_size "
      "x "

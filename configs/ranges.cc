@@ -31,6 +31,7 @@ constexpr Range kRanges[] = {
     {"parallel.tensor_size", 1, 65536},
     {"parallel.pipeline_size", 1, 65536},
     {"parallel.context_size", 1, 65536},
+    {"parallel.virtual_pipeline_size", 1, 1024},
     {"parallel.expert_size", 1, 65536},
     {"parallel.expert_tensor_size", 1, 65536},
     {"parallel.zero_stage", 0, 3},

@@ -237,12 +237,32 @@ void CheckSequenceCut(const RunConfig& config, Errors* errors) {
           errors);
 }
 
+void CheckPipelineLayers(const RunConfig& config, Errors* errors) {
+  const ParallelConfig& parallel = config.parallel();
+  const int64_t layers = config.model().num_layers();
+  const int64_t chunks = int64_t{parallel.pipeline_size()} * parallel.virtual_pipeline_size();
+  Require(chunks <= layers, "parallel.pipeline_size",
+          absl::StrCat(parallel.pipeline_size(), " x parallel.virtual_pipeline_size ",
+                       parallel.virtual_pipeline_size(), " are more than model.num_layers ", layers,
+                       ": a stage would be empty, use at most ", layers, " chunks"),
+          errors);
+  const auto& given = parallel.pipeline_layers();
+  if (given.empty()) return;
+  Require(given.size() == chunks, "parallel.pipeline_layers",
+          absl::StrCat("has ", given.size(), " numbers, must have one for each of the ", chunks,
+                       " chunks (parallel.pipeline_size x parallel.virtual_pipeline_size)"),
+          errors);
+  const int64_t sum = std::accumulate(given.begin(), given.end(), int64_t{0});
+  const bool each_has_one = std::all_of(given.begin(), given.end(), [](int n) { return n >= 1; });
+  Require(each_has_one && sum == layers, "parallel.pipeline_layers",
+          absl::StrCat("is ", absl::StrJoin(given, ", "),
+                       ", must be at least 1 each and add up to ", "model.num_layers ", layers),
+          errors);
+}
+
 void CheckParallel(const RunConfig& config, Errors* errors) {
   const ParallelConfig& parallel = config.parallel();
-  Require(parallel.pipeline_size() == 1, "parallel.pipeline_size",
-          absl::StrCat(parallel.pipeline_size(), " is not supported: this version cannot split ",
-                       "the layers over ranks, must be 1"),
-          errors);
+  CheckPipelineLayers(config, errors);
   CheckTensorSize(config, errors);
   CheckSequenceCut(config, errors);
   const MoeConfig& moe = config.model().moe();
