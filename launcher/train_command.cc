@@ -17,6 +17,7 @@
 #include "launcher/signals.h"
 #include "train/agreement.h"
 #include "train/checkpoint/checkpoint_reader.h"
+#include "train/pipeline_layout.h"
 #include "train/trainer.h"
 
 namespace moebius {
@@ -108,6 +109,7 @@ absl::StatusOr<TrainOutcome> Train(const TrainFlags& flags) {
   ASSIGN_OR_RETURN(const RunConfig config, flags.config.Load());
   RETURN_IF_ERROR(CheckRanks(flags.ranks));
   RETURN_IF_ERROR(ValidateLayout(config, WorldSize(flags.ranks)));
+  RETURN_IF_ERROR(CheckPipeline(config, WorldSize(flags.ranks)));
   if (flags.config.OnlyChecks()) return TrainOutcome::kDone;
 
   // The first process prepares what all share, before MPI starts.

@@ -15,29 +15,41 @@ std::string Prefix(int64_t layer) { return "layers." + std::to_string(layer) + "
 }  // namespace
 
 Block::Block(const ModelSpec& spec, int64_t layer, ParameterStore& store, Mesh& mesh,
-             Context& context, const DtypePolicy& policy)
-    : norm_epsilon_(spec.norm_epsilon),
+             Context& context, const DtypePolicy& policy, Recompute recompute)
+    : layer_(layer),
+      norm_epsilon_(spec.norm_epsilon),
       attention_norm_(
           store.AddParameter({Prefix(layer) + "attention_norm.weight", {spec.hidden_size}})),
       attention_(spec, Prefix(layer) + "attention.", store, mesh),
-      ffn_norm_(store.AddParameter({Prefix(layer) + "ffn_norm.weight", {spec.hidden_size}})) {
+      ffn_norm_(store.AddParameter({Prefix(layer) + "ffn_norm.weight", {spec.hidden_size}})),
+      recompute_(recompute),
+      all_segments_([this](Tape& tape, const Bundle& in) { return RunSegments(tape, in); }) {
   const auto bind = [this](Bundle (Block::*segment)(Tape&, const Bundle&)) {
     return [this, segment](Tape& tape, const Bundle& in) { return (this->*segment)(tape, in); };
   };
   if (!spec.is_moe_layer[layer]) {
     feed_forward_.emplace(spec, spec.ffn_hidden_size, Prefix(layer) + "ffn.", store, mesh);
-    segments_ = {{"attention", bind(&Block::Attend)}, {"ffn", bind(&Block::FeedForwardDense)}};
+    segments_ = {{"attention", bind(&Block::Attend)},
+                 {"ffn", bind(&Block::FeedForwardDense), /*is_wide=*/true}};
     return;
   }
   moe_.emplace(spec, Prefix(layer) + "moe.", store, mesh, context, policy.router);
   segments_ = {{"attention_and_router", bind(&Block::AttendAndRoute)},
                {"dispatch", bind(&Block::Dispatch)},
-               {"experts", bind(&Block::RunExperts)},
+               {"experts", bind(&Block::RunExperts), /*is_wide=*/true},
                {"combine", bind(&Block::CombineExperts)}};
 }
 
 Bundle Block::Forward(Tape& tape, Bundle bundle) const {
-  for (const Segment& segment : segments_) bundle = segment.run(tape, bundle);
+  if (recompute_ == Recompute::kFull && tape.keeps()) return tape.Recompute(bundle, &all_segments_);
+  return RunSegments(tape, std::move(bundle));
+}
+
+Bundle Block::RunSegments(Tape& tape, Bundle bundle) const {
+  for (const Segment& segment : segments_) {
+    const bool again = recompute_ == Recompute::kSelective && segment.is_wide && tape.keeps();
+    bundle = again ? tape.Recompute(bundle, &segment.run) : segment.run(tape, bundle);
+  }
   return bundle;
 }
 

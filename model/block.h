@@ -24,13 +24,21 @@ struct BlockState {
 struct Segment {
   const char* name;
   BundleFn run;
+  bool is_wide = false;  // its activations are wider than the hidden state
+};
+
+// What is computed a second time in backward instead of being kept.
+enum class Recompute {
+  kNone,
+  kSelective,  // the wide segments
+  kFull,       // the block
 };
 
 class Block {
  public:
   // `prefix`: "layers.3."
   Block(const ModelSpec& spec, int64_t layer, ParameterStore& store, Mesh& mesh, Context& context,
-        const DtypePolicy& policy);
+        const DtypePolicy& policy, Recompute recompute);
   Block(const Block&) = delete;
 
   // In order. Each maps {"hidden": [tokens of the shard, D], ...} with a BlockState to the same;
@@ -38,23 +46,28 @@ class Block {
   const std::vector<Segment>& segments() const { return segments_; }
   Bundle Forward(Tape& tape, Bundle bundle) const;
 
+  int64_t layer() const { return layer_; }
   MoeLayer* moe() { return moe_ ? &*moe_ : nullptr; }  // null in a dense block
 
  private:
   Bundle Attend(Tape& tape, const Bundle& in);
   Bundle FeedForwardDense(Tape& tape, const Bundle& in);
+  Bundle RunSegments(Tape& tape, Bundle bundle) const;
   Bundle AttendAndRoute(Tape& tape, const Bundle& in);
   Bundle Dispatch(Tape& tape, const Bundle& in);
   Bundle RunExperts(Tape& tape, const Bundle& in);
   Bundle CombineExperts(Tape& tape, const Bundle& in);
 
+  const int64_t layer_;
   const double norm_epsilon_;
   Parameter* attention_norm_;  // [D]
   Attention attention_;
   Parameter* ffn_norm_;  // [D]
   std::optional<FeedForward> feed_forward_;
   std::optional<MoeLayer> moe_;
+  const Recompute recompute_;
   std::vector<Segment> segments_;
+  const BundleFn all_segments_;
 };
 
 }  // namespace moebius

@@ -73,6 +73,9 @@ Parameter* ParameterStore::AddParameter(const Spec& spec) {
       placement.replicated.push_back({axis, GradientArrives::kPartial});
     }
   }
+  if (spec.shared_by_stages) {
+    placement.replicated.push_back({Axis::kPipeline, GradientArrives::kIdentical});
+  }
   const bool is_gain = spec.standard_deviation == 0;
   auto parameter = std::make_unique<Parameter>();
   parameter->name = spec.name;

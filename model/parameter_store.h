@@ -20,7 +20,8 @@ class ParameterStore {
     Shape shape;                    // global
     double standard_deviation = 0;  // 0: starts as ones (norm gains)
     ParameterGroup group = ParameterGroup::kDense;
-    std::vector<Cut> cuts = {};  // over axes of the group's fold: dense or expert
+    std::vector<Cut> cuts = {};     // over axes of the group's fold: dense or expert
+    bool shared_by_stages = false;  // by several pipeline stages, which agree on its gradient
   };
 
   // Decay applies to matrices, not to norm gains. A parameter is replicated over the axes of its

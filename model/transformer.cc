@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <utility>
 
 #include "kernels/cross_entropy.h"
 #include "kernels/linear.h"
@@ -20,45 +21,74 @@ double Sum(const std::vector<Tensor>& values) {
 }  // namespace
 
 Transformer::Transformer(const ModelSpec& spec, const DtypePolicy& policy, Mesh& mesh,
-                         Context& context)
+                         Context& context, const Options& options)
     : spec_(spec),
       policy_(policy),
       mesh_(mesh),
       context_(context),
+      chunks_(options.chunks.empty() ? std::vector<ModelChunk>{{.end_layer = spec.num_layers}}
+                                     : options.chunks),
       store_(context, mesh.position(), policy.master) {
-  const auto add_table = [&](const char* name) {
-    return store_.AddParameter({.name = name,
-                                .shape = {spec.vocab_size, spec.hidden_size},
-                                .standard_deviation = spec.init_std,
-                                .cuts = {store_.CutOver(Axis::kTensor, 0, spec.vocab_size)}});
-  };
-  embedding_ = add_table("embedding.weight");
-  const std::vector<Piece> rows = embedding_->placement.Pieces(mesh.position());
-  vocabulary_ = {.first = rows.empty() ? 0 : rows[0].begin[0], .size = spec.vocab_size};
-  for (int64_t layer = 0; layer < spec_.num_layers; ++layer) {
-    blocks_.push_back(std::make_unique<Block>(spec_, layer, store_, mesh, context, policy));
+  const bool embeds = std::ranges::any_of(chunks_, &ModelChunk::embeds);
+  const bool has_head = std::ranges::any_of(chunks_, &ModelChunk::has_head);
+  const bool shared = spec.tie_embeddings && embeds != has_head;
+  if (embeds || shared) embedding_ = AddTable("embedding.weight", shared);
+  for (const ModelChunk& chunk : chunks_) {
+    for (int64_t layer = chunk.first_layer; layer < chunk.end_layer; ++layer) {
+      blocks_.push_back(
+          std::make_unique<Block>(spec_, layer, store_, mesh, context, policy, options.recompute));
+    }
   }
-  final_norm_ = store_.AddParameter({"final_norm.weight", {spec.hidden_size}});
-  head_ = spec.tie_embeddings ? embedding_ : add_table("head.weight");
-  if (spec.tie_embeddings) embedding_->num_uses = 2;
+  if (has_head) {
+    final_norm_ = store_.AddParameter({"final_norm.weight", {spec.hidden_size}});
+    head_ = spec.tie_embeddings ? embedding_ : AddTable("head.weight", false);
+  }
+  if (shared) shared_by_stages_ = embedding_;
+  if (spec.tie_embeddings && embeds && has_head) embedding_->num_uses = 2;
 }
 
-Var Transformer::Hidden(Tape& tape, const MicroBatch& batch, const StepInputs& step) {
-  Communicator* const tensor_group = &mesh_.group(Axis::kTensor);
-  const Var embedded = ops::Embedding(tape, batch.tokens, embedding_, policy_.compute, vocabulary_);
-  Bundle bundle{{{"hidden", ScatterSequence(tape, embedded, batch.over_tensor, tensor_group)}},
-                BlockState{&batch, &step, {}}};
-  for (const auto& block : blocks_) bundle = block->Forward(tape, std::move(bundle));
+Parameter* Transformer::AddTable(const char* name, bool shared_by_stages) {
+  return store_.AddParameter({.name = name,
+                              .shape = {spec_.vocab_size, spec_.hidden_size},
+                              .standard_deviation = spec_.init_std,
+                              .cuts = {store_.CutOver(Axis::kTensor, 0, spec_.vocab_size)},
+                              .shared_by_stages = shared_by_stages});
+}
+
+// The rows of a table that this rank has.
+kernels::VocabularyRange Transformer::RangeOf(const Parameter& table) const {
+  const std::vector<Piece> rows = table.placement.Pieces(mesh_.position());
+  return {.first = rows.empty() ? 0 : rows[0].begin[0], .size = spec_.vocab_size};
+}
+
+Bundle Transformer::Forward(Tape& tape, int chunk, Bundle in, const MicroBatch& batch,
+                            const StepInputs& step) {
+  const ModelChunk& part = chunks_[chunk];
+  Bundle bundle = part.embeds ? Bundle{{{"hidden", Embed(tape, batch)}}, {}} : std::move(in);
+  bundle.state = BlockState{&batch, &step, {}};
+  for (const auto& block : blocks_) {
+    const bool is_of_chunk = part.first_layer <= block->layer() && block->layer() < part.end_layer;
+    if (is_of_chunk) bundle = block->Forward(tape, std::move(bundle));
+  }
+  if (!part.has_head) return bundle;
   const Var normed = ops::RmsNorm(tape, bundle["hidden"], final_norm_, spec_.norm_epsilon);
-  return GatherSequence(tape, normed, batch.over_tensor, tensor_group);
+  const Var all = GatherSequence(tape, normed, batch.over_tensor, &mesh_.group(Axis::kTensor));
+  return {{{"hidden", all}}, {}};
+}
+
+Var Transformer::Embed(Tape& tape, const MicroBatch& batch) {
+  const Var all =
+      ops::Embedding(tape, batch.tokens, embedding_, policy_.compute, RangeOf(*embedding_));
+  return ScatterSequence(tape, all, batch.over_tensor, &mesh_.group(Axis::kTensor));
 }
 
 // Statistics of rows of logits are made whole over the ranks that share the vocabulary.
 ops::VocabularyPart Transformer::HeadPart() {
   Communicator& ranks = mesh_.group(Axis::kTensor);
   if (ranks.size() == 1) return {};
-  return {.first = vocabulary_.first,
-          .size = vocabulary_.size,
+  const kernels::VocabularyRange range = RangeOf(*head_);
+  return {.first = range.first,
+          .size = range.size,
           .combine = [this, &ranks](const Tensor& statistics) {
             const int64_t rows = statistics.shape()[0];
             const Tensor parts =
@@ -68,26 +98,19 @@ ops::VocabularyPart Transformer::HeadPart() {
           }};
 }
 
-Tensor Transformer::Loss(Tape& tape, const MicroBatch& batch, const StepInputs& step) {
-  const Var hidden = Hidden(tape, batch, step);
+Tensor Transformer::Loss(Tape& tape, const Var& hidden, const MicroBatch& batch) {
   return ops::CrossEntropyLoss(tape, hidden, head_, batch.labels, batch.loss_weights, HeadPart());
 }
 
-void Transformer::CountRouting(Tape& tape, const MicroBatch& batch, StepInputs step) {
-  step.pass = Pass::kCount;
-  Hidden(tape, batch, step);
-}
-
-Tensor Transformer::TokenLosses(Tape& tape, const MicroBatch& batch) {
-  const StepInputs evaluation{.pass = Pass::kEvaluate};
-  const Var hidden = Hidden(tape, batch, evaluation);
+Tensor Transformer::TokenLosses(Tape& tape, const Var& hidden, const MicroBatch& batch) {
   return ops::TokenLosses(tape, hidden, head_, batch.labels, batch.loss_weights, HeadPart());
 }
 
 Tensor Transformer::LastLogits(Tape& tape, const MicroBatch& batch, int64_t count) {
   const StepInputs evaluation{.pass = Pass::kEvaluate};
   CHECK_EQ(head_->value.shape()[0], spec_.vocab_size) << "a part of the vocabulary";
-  const Var hidden = Hidden(tape, batch, evaluation);
+  const Bundle out = Forward(tape, 0, {}, batch, evaluation);
+  const Var& hidden = out["hidden"];
   const int64_t T = hidden.shape()[0];
   const DType precise = policy_.compute == DType::kF64 ? DType::kF64 : DType::kF32;
   const Tensor logits = context_.Empty(precise, {count, spec_.vocab_size}, "logits");
@@ -114,17 +137,19 @@ void Transformer::EndCountingPass() {
 RoutingSummary Transformer::SummarizeRouting() {
   RoutingSummary summary;
   for (int64_t layer = 0; layer < spec_.num_layers; ++layer) {
-    if (blocks_[layer]->moe() != nullptr) summary.layers.push_back(layer);
+    if (spec_.is_moe_layer[layer]) summary.layers.push_back(layer);
   }
   const auto num_layers = static_cast<int64_t>(summary.layers.size());
   if (num_layers == 0 || context_.device().is_meta()) return summary;
 
-  // One exchange for all layers: counts, then the two losses.
+  // One exchange for all layers of all stages: counts, then the two losses.
   const int64_t E = spec_.moe.num_experts, width = E + 2;
   const Tensor sums = context_.Zeros(DType::kF64, {num_layers, width}, "routing.sums");
-  for (int64_t i = 0; i < num_layers; ++i) {
-    const RoutingRecord& record = blocks_[summary.layers[i]]->moe()->balance().record();
-    double* row = sums.data<double>() + i * width;
+  for (const auto& block : blocks_) {
+    if (block->moe() == nullptr) continue;
+    const RoutingRecord& record = block->moe()->balance().record();
+    const auto index = std::ranges::find(summary.layers, block->layer()) - summary.layers.begin();
+    double* row = sums.data<double>() + index * width;
     std::copy_n(record.counts.data<double>(), E, row);
     row[E] = Sum(record.balance_losses);
     row[E + 1] = Sum(record.z_losses);
@@ -132,7 +157,7 @@ RoutingSummary Transformer::SummarizeRouting() {
       summary.min_margin = std::min(summary.min_margin, margin.data<double>()[0]);
     }
   }
-  mesh_.group_over({Axis::kData, Axis::kContext, Axis::kTensor}).AllReduce(sums).Wait();
+  mesh_.world().AllReduce(sums).Wait();
 
   const auto num_losses = static_cast<double>(std::max<size_t>(spec_.moe.balance_losses.size(), 1));
   for (int64_t i = 0; i < num_layers; ++i) {
@@ -146,7 +171,10 @@ RoutingSummary Transformer::SummarizeRouting() {
 
 void Transformer::FollowRouting(const RoutingSummary& summary) {
   for (size_t i = 0; i < summary.counts.size(); ++i) {
-    blocks_[summary.layers[i]]->moe()->balance().EndStep(summary.counts[i].data());
+    for (const auto& block : blocks_) {
+      if (block->layer() != summary.layers[i]) continue;
+      block->moe()->balance().EndStep(summary.counts[i].data());
+    }
   }
 }
 

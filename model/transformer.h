@@ -1,4 +1,5 @@
-// A decoder-only transformer language model on one rank: embedding, blocks, final norm, head.
+// A decoder-only transformer language model on one rank: embedding, blocks, final norm, head, or
+// the chunks of it that the rank's pipeline stage has.
 #pragma once
 
 #include <limits>
@@ -26,21 +27,39 @@ struct RoutingSummary {
   double min_margin = std::numeric_limits<double>::infinity();
 };
 
+// Consecutive layers, with the embedding before the first one or the head behind the last one.
+struct ModelChunk {
+  int64_t first_layer = 0;
+  int64_t end_layer = 0;
+  bool embeds = true;
+  bool has_head = true;
+};
+
 class Transformer {
  public:
+  // What of the model runs here, and how; never changes a number.
+  struct Options {
+    std::vector<ModelChunk> chunks = {};  // none: the whole model in one
+    Recompute recompute = Recompute::kNone;
+  };
+
   // Parameters start uninitialised: `store().Initialize(seed)` or a checkpoint fills them.
   // context and mesh outlive the model.
-  Transformer(const ModelSpec& spec, const DtypePolicy& policy, Mesh& mesh, Context& context);
+  Transformer(const ModelSpec& spec, const DtypePolicy& policy, Mesh& mesh, Context& context,
+              const Options& options);
+  Transformer(const ModelSpec& spec, const DtypePolicy& policy, Mesh& mesh, Context& context)
+      : Transformer(spec, policy, mesh, context, Options{}) {}
 
-  // Records the loss and all router losses of a micro-batch on `tape`; batch and step outlive the
-  // tape. Returns [1] F64: the sum over the T tokens of loss weight * cross-entropy in nats.
-  Tensor Loss(Tape& tape, const MicroBatch& batch, const StepInputs& step);
+  // Runs a chunk forward, and records the router losses of its layers on `tape`; batch and step
+  // outlive the tape. {"hidden": [tokens of the shard, D]} from the chunk before to the same for
+  // the one behind. The first chunk takes {}; the last one gives the normed state of all T tokens.
+  Bundle Forward(Tape& tape, int chunk, Bundle in, const MicroBatch& batch, const StepInputs& step);
 
-  // Runs forward only as far as it takes to count the experts' pairs (GlobalCounts::kExact).
-  void CountRouting(Tape& tape, const MicroBatch& batch, StepInputs step);
-
-  // Loss weight * cross-entropy of every token, [T] F64. Runs forward only.
-  Tensor TokenLosses(Tape& tape, const MicroBatch& batch);
+  // What comes behind the last chunk. hidden [T, D].
+  // The loss, recorded on the tape: [1] F64, the sum of loss weight * cross-entropy in nats.
+  Tensor Loss(Tape& tape, const Var& hidden, const MicroBatch& batch);
+  // Loss weight * cross-entropy of every token, [T] F64. Records nothing.
+  Tensor TokenLosses(Tape& tape, const Var& hidden, const MicroBatch& batch);
 
   // Logits of the last `count` tokens of a batch of one sequence: [count, V] in F32 or F64.
   // REQUIRES: neither the model nor sequences are cut over ranks.
@@ -55,23 +74,31 @@ class Transformer {
   const ModelSpec& spec() const { return spec_; }
   const DtypePolicy& policy() const { return policy_; }
   ParameterStore& store() { return store_; }
-  const std::vector<std::unique_ptr<Block>>& blocks() const { return blocks_; }
+  const std::vector<ModelChunk>& chunks() const { return chunks_; }
+  const std::vector<std::unique_ptr<Block>>& blocks() const { return blocks_; }  // by layer
+
+  // The table that the first and the last stage share (tied embeddings); null where there is none.
+  // Each stage has the gradient of its own use.
+  Parameter* shared_by_stages() { return shared_by_stages_; }
 
  private:
-  // Normed, of all T tokens.  [T, D]
-  Var Hidden(Tape& tape, const MicroBatch& batch, const StepInputs& step);
+  Parameter* AddTable(const char* name, bool shared_by_stages);
+  kernels::VocabularyRange RangeOf(const Parameter& table) const;
+  Var Embed(Tape& tape, const MicroBatch& batch);
   ops::VocabularyPart HeadPart();
 
   const ModelSpec spec_;
   const DtypePolicy policy_;
   Mesh& mesh_;
   Context& context_;
+  const std::vector<ModelChunk> chunks_;
   ParameterStore store_;
-  kernels::VocabularyRange vocabulary_;  // of the rows that this rank has
-  Parameter* embedding_;                 // [V, D] | V over tensor
+  // Null in stages without them.
+  Parameter* embedding_ = nullptr;  // [V, D] | V over tensor
   std::vector<std::unique_ptr<Block>> blocks_;
-  Parameter* final_norm_;  // [D]
-  Parameter* head_;        // [V, D] | V over tensor; the embedding when tied
+  Parameter* final_norm_ = nullptr;  // [D]
+  Parameter* head_ = nullptr;        // [V, D] | V over tensor; the embedding when tied
+  Parameter* shared_by_stages_ = nullptr;
 };
 
 }  // namespace moebius

@@ -82,7 +82,8 @@ class Rank {
     model_.BeginStep();
     buckets_.BeginStep();
     Tape tape(context_, weights_);
-    const double loss = model_.Loss(tape, batch_, step_).data<double>()[0];
+    const Bundle out = model_.Forward(tape, 0, {}, batch_, step_);
+    const double loss = model_.Loss(tape, out["hidden"], batch_).data<double>()[0];
     if (backward) tape.Backward();
     for (const auto& [name, bytes] : tape.saved_bytes()) {
       if (backward) {

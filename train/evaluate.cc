@@ -4,7 +4,9 @@
 #include <numbers>
 
 #include "data/held_out_stream.h"
+#include "parallel/pipeline/plan.h"
 #include "train/batch_loader.h"
+#include "train/stage_model.h"
 
 namespace moebius {
 namespace {
@@ -15,16 +17,30 @@ struct Sums {
 };
 
 // Of one micro-batch; padding weighs nothing.
-Sums Run(Transformer& model, WeightSource& weights, const MicroBatch& batch, Context& context) {
-  Tape tape(context, weights, Tape::Mode::kForwardOnly);
-  const Tensor losses = model.TokenLosses(tape, batch);
-  Sums sums;
+void Add(const Tensor& losses, const MicroBatch& batch, Sums* sums) {
   for (int64_t t = 0; t < losses.size(); ++t) {
     if (batch.document_ids.data<int32_t>()[t] < 0) continue;
-    sums.loss += losses.data<double>()[t];
-    sums.tokens += 1;
+    sums->loss += losses.data<double>()[t];
+    sums->tokens += 1;
   }
-  return sums;
+}
+
+// The samples from `first` on that are this rank's in one micro-batch; none beyond `end`.
+MicroBatch Load(const HeldOutStream& stream, int64_t first, int64_t end, DType dtype,
+                const EvaluationOptions& options, const MeshPosition& at, Context& context) {
+  std::vector<Sample> samples;
+  std::vector<int64_t> index;
+  const int64_t begin = first + at.index_on(Axis::kData) * options.micro_batch_size;
+  for (int64_t i = begin; i < std::min(begin + options.micro_batch_size, end); ++i) {
+    samples.push_back(stream.Get(i));
+    index.push_back(i);
+  }
+  return MakeMicroBatch(samples, index,
+                        {.sequence_length = options.sequence_length,
+                         .attention_within_documents = options.attention_within_documents,
+                         .dtype = dtype,
+                         .at = at},
+                        context);
 }
 
 DomainEvaluation EvaluateDomain(Transformer& model, WeightSource& weights, const Domain& domain,
@@ -35,31 +51,33 @@ DomainEvaluation EvaluateDomain(Transformer& model, WeightSource& weights, const
     const int64_t S = options.sequence_length;
     samples = std::min(samples, std::max<int64_t>(options.max_tokens_per_domain / S, 1));
   }
-  // Every rank runs as many micro-batches; the last round may leave some without a token.
-  const MeshPosition& at = mesh.position();
-  const int64_t round = options.micro_batch_size * at.size_of(Axis::kData);
+  // Each run of the pipeline has as many micro-batches as stages, which suits every schedule. All
+  // ranks run as many; the last ones may leave some without a token.
+  PipelineSpec pipeline = options.pipeline;
+  pipeline.num_micro_batches = pipeline.num_stages;
+  const PipelinePlan plan = *MakePlan(pipeline, Passes::kForwardOnly);
+  const int64_t round = options.micro_batch_size * mesh.position().size_of(Axis::kData);
   Sums sums;
-  for (int64_t first = 0; first < samples; first += round) {
-    std::vector<Sample> mine;
-    std::vector<int64_t> index;
-    const int64_t begin = first + at.index_on(Axis::kData) * options.micro_batch_size;
-    for (int64_t i = begin; i < std::min(begin + options.micro_batch_size, samples); ++i) {
-      mine.push_back(stream.Get(i));
-      index.push_back(i);
+  for (int64_t first = 0; first < samples; first += round * pipeline.num_micro_batches) {
+    std::vector<MicroBatch> batches;
+    for (int m = 0; m < pipeline.num_micro_batches; ++m) {
+      batches.push_back(Load(stream, first + m * round, samples, model.policy().master, options,
+                             mesh.position(), context));
     }
-    const MicroBatch batch =
-        MakeMicroBatch(mine, index,
-                       {.sequence_length = options.sequence_length,
-                        .attention_within_documents = options.attention_within_documents,
-                        .dtype = model.policy().master,
-                        .at = at},
-                       context);
-    const Sums more = Run(model, weights, batch, context);
-    sums.loss += more.loss;
-    sums.tokens += more.tokens;
+    StageModel stage(model, batches, {.pass = Pass::kEvaluate},
+                     [&](Tape& tape, const Var& hidden, int m) {
+                       Add(model.TokenLosses(tape, hidden, batches[m]), batches[m], &sums);
+                     });
+    PipelineExecutor({.model = stage,
+                      .stages = mesh.group(Axis::kPipeline),
+                      .context = context,
+                      .weights = weights})
+        .Run(plan);
   }
   double totals[2] = {sums.loss, sums.tokens};
-  mesh.group_over({Axis::kData, Axis::kContext}).AllReduce(std::span(totals)).Wait();
+  mesh.group_over({Axis::kPipeline, Axis::kData, Axis::kContext})
+      .AllReduce(std::span(totals))
+      .Wait();
 
   DomainEvaluation result{.domain = domain.name, .tokens = static_cast<int64_t>(totals[1])};
   const double share =

@@ -8,6 +8,7 @@
 #include "kernels/weight_images.h"
 #include "model/transformer.h"
 #include "parallel/mesh.h"
+#include "parallel/pipeline/schedule.h"
 
 namespace moebius {
 
@@ -25,6 +26,7 @@ struct EvaluationOptions {
   // 0: all; else as many whole sequences as that holds, but at least one.
   int64_t max_tokens_per_domain = 0;
   bool attention_within_documents = true;
+  PipelineSpec pipeline = {};  // that the model's chunks belong to
 };
 
 // Runs the model forward over the held-out text of each domain. All ranks call it together and get

@@ -42,10 +42,15 @@ DomainEvaluation OneByOne(Session& session, const Domain& domain, int64_t sample
   DomainEvaluation result{.domain = domain.name};
   for (int64_t i = 0; i < samples; ++i) {
     const MicroBatch batch =
-        MakeMicroBatch({stream.Get(i)}, {i}, options.sequence_length,
-                       options.attention_within_documents, DType::kF64, session.context());
+        MakeMicroBatch({stream.Get(i)}, {i},
+                       {.sequence_length = options.sequence_length,
+                        .attention_within_documents = options.attention_within_documents,
+                        .dtype = DType::kF64},
+                       session.context());
     Tape tape(session.context(), session.weights(), Tape::Mode::kForwardOnly);
-    const Tensor losses = session.model().TokenLosses(tape, batch);
+    const StepInputs inputs{.pass = Pass::kEvaluate};
+    const Bundle out = session.model().Forward(tape, 0, {}, batch, inputs);
+    const Tensor losses = session.model().TokenLosses(tape, out["hidden"], batch);
     for (const double loss : losses.span<double>()) result.loss += loss;  // of padding: 0
     result.tokens +=
         std::min(options.sequence_length, stream.num_predicted() - i * options.sequence_length);

@@ -20,6 +20,12 @@ BucketOptions BucketsOf(const ParallelConfig& config) {
   return {.stage = static_cast<ZeroStage>(config.zero_stage()), .max_bytes = config.bucket_bytes()};
 }
 
+Recompute RecomputeOf(const ParallelConfig& config) {
+  return config.recompute() == ParallelConfig::FULL        ? Recompute::kFull
+         : config.recompute() == ParallelConfig::SELECTIVE ? Recompute::kSelective
+                                                           : Recompute::kNone;
+}
+
 LearningRateSpec LearningRateOf(const RunConfig& config) {
   const OptimizerConfig& optimizer = config.optimizer();
   using Shape = LearningRateSpec::Shape;
@@ -81,6 +87,7 @@ absl::StatusOr<std::unique_ptr<Session>> Session::Create(const RunConfig& config
                                                          const Context::Options& resources) {
   ASSIGN_OR_RETURN(const ModelSpec spec,
                    ModelSpec::FromProto(config.model(), dataset.vocab_size()));
+  RETURN_IF_ERROR(CheckPipeline(config, world.size()));
   ASSIGN_OR_RETURN(MixtureStream stream, MakeStream(config, dataset));
   ASSIGN_OR_RETURN(std::unique_ptr<Mesh> mesh, Mesh::Create(SizesOf(config.parallel()), world));
   return absl::WrapUnique(
@@ -93,10 +100,14 @@ Session::Session(const RunConfig& config, const Dataset& dataset, const Context:
       dataset_(dataset),
       context_(resources),
       mesh_(std::move(mesh)),
+      pipeline_(PipelineOf(config, mesh_->world().size())),
       stream_(std::move(stream)),
       learning_rate_(LearningRateOf(config)) {
-  model_ = std::make_unique<Transformer>(spec, DtypePolicy::For(ComputeDtypeOf(config)), *mesh_,
-                                         context_);
+  const int stage = mesh_->position().index_on(Axis::kPipeline);
+  model_ = std::make_unique<Transformer>(
+      spec, DtypePolicy::For(ComputeDtypeOf(config)), *mesh_, context_,
+      Transformer::Options{.chunks = ChunksOf(config, pipeline_, stage),
+                           .recompute = RecomputeOf(config.parallel())});
   model_->store().Initialize(config.run().seed());
   const std::vector<Parameter*> parameters = model_->store().parameters();
   const BucketOptions sharing = BucketsOf(config.parallel());
@@ -108,8 +119,15 @@ Session::Session(const RunConfig& config, const Dataset& dataset, const Context:
     weights_ = std::make_unique<kernels::ResidentWeights>(context_);
   }
   optimizer_ = std::make_unique<AdamW>(AdamWOf(config.optimizer()), *buckets_, *values_, context_);
-  step_ = std::make_unique<TrainStep>(*model_, *optimizer_, *weights_, *buckets_, *mesh_, context_,
-                                      config.optimizer().clip_norm(), config.run().seed());
+  step_ = std::make_unique<TrainStep>(TrainStep::Parts{.model = *model_,
+                                                       .optimizer = *optimizer_,
+                                                       .weights = *weights_,
+                                                       .buckets = *buckets_,
+                                                       .mesh = *mesh_,
+                                                       .context = context_,
+                                                       .pipeline = pipeline_,
+                                                       .clip_norm = config.optimizer().clip_norm(),
+                                                       .seed = config.run().seed()});
 }
 
 StepResult Session::Step() {
@@ -151,7 +169,8 @@ std::vector<DomainEvaluation> Session::Evaluate() {
                            {.sequence_length = train.sequence_length(),
                             .micro_batch_size = train.micro_batch_size(),
                             .max_tokens_per_domain = train.eval_max_tokens_per_domain(),
-                            .attention_within_documents = AttendsWithin(config_)},
+                            .attention_within_documents = AttendsWithin(config_),
+                            .pipeline = pipeline_},
                            *mesh_, context_);
 }
 

@@ -18,6 +18,7 @@
 #include "parallel/mesh.h"
 #include "parallel/value_buckets.h"
 #include "train/evaluate.h"
+#include "train/pipeline_layout.h"
 #include "train/step.h"
 
 namespace moebius {
@@ -58,6 +59,7 @@ class Session {
   const Dataset& dataset_;
   Context context_;
   const std::unique_ptr<Mesh> mesh_;
+  const PipelineSpec pipeline_;
   std::unique_ptr<Transformer> model_;
   std::unique_ptr<GradientBuckets> buckets_;
   std::unique_ptr<ValueBuckets> values_;

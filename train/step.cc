@@ -1,30 +1,40 @@
 #include "train/step.h"
 
 #include <cmath>
+#include <cstring>
 #include <span>
 
+#include "kernels/elementwise.h"
 #include "optim/gradient_norm.h"
 #include "train/batch_loader.h"
 
 namespace moebius {
 
+TrainStep::TrainStep(const Parts& parts)
+    : parts_(parts),
+      plan_(*MakePlan(parts.pipeline)),
+      forward_plan_(*MakePlan(parts.pipeline, Passes::kForwardOnly)) {}
+
 StepResult TrainStep::Run(const std::vector<MicroBatch>& micro_batches) {
+  CHECK_EQ(std::ssize(micro_batches), parts_.pipeline.num_micro_batches);
+  Transformer& model = parts_.model;
   const StepInputs step = Normalize(micro_batches);
-  model_.BeginStep();
-  buckets_.BeginStep();
+  model.BeginStep();
+  parts_.buckets.BeginStep();
   CountExactly(micro_batches, step);
 
   StepResult result{.loss = ForwardBackward(micro_batches, step), .tokens = step.num_tokens};
-  buckets_.Reduce();
-  result.routing = model_.SummarizeRouting();
-  result.gradient_norm = GradientNorm(buckets_, mesh_, context_);
+  SumSharedTable();
+  parts_.buckets.Reduce();
+  result.routing = model.SummarizeRouting();
+  result.gradient_norm = GradientNorm(parts_.buckets, parts_.mesh, parts_.context);
 
   result.updated = std::isfinite(result.loss) && std::isfinite(result.gradient_norm);
   if (!result.updated) return result;
-  const bool clips = clip_norm_ > 0 && result.gradient_norm > clip_norm_;
-  context_.step().clip_scale = clips ? clip_norm_ / result.gradient_norm : 1.0;
-  optimizer_.Step();
-  model_.FollowRouting(result.routing);
+  const bool clips = parts_.clip_norm > 0 && result.gradient_norm > parts_.clip_norm;
+  parts_.context.step().clip_scale = clips ? parts_.clip_norm / result.gradient_norm : 1.0;
+  parts_.optimizer.Step();
+  model.FollowRouting(result.routing);
   return result;
 }
 
@@ -36,40 +46,74 @@ StepInputs TrainStep::Normalize(const std::vector<MicroBatch>& micro_batches) {
     totals[0] += own.loss_weight;
     totals[1] += own.tokens;
   }
-  mesh_.group_over({Axis::kData, Axis::kContext}).AllReduce(std::span(totals)).Wait();
+  parts_.mesh.group_over({Axis::kData, Axis::kContext}).AllReduce(std::span(totals)).Wait();
   for (const MicroBatch& batch : micro_batches) NormalizeLossWeights(totals[0], batch);
   return {.num_tokens = totals[1],
           .micro_batches_per_rank = static_cast<int64_t>(micro_batches.size()),
           .records_margins = records_margins_,
           .pass = Pass::kTrain,
-          .seed = seed_};
+          .seed = parts_.seed};
 }
 
-void TrainStep::CountExactly(const std::vector<MicroBatch>& micro_batches, const StepInputs& step) {
-  const MoeSpec& moe = model_.spec().moe;
+void TrainStep::CountExactly(const std::vector<MicroBatch>& micro_batches, StepInputs step) {
+  const MoeSpec& moe = parts_.model.spec().moe;
   if (moe.global_counts != MoeSpec::GlobalCounts::kExact || !moe.needs_global_counts() ||
       micro_batches.size() == 1) {
     return;
   }
-  for (const MicroBatch& batch : micro_batches) {
-    Tape tape(context_, weights_, Tape::Mode::kForwardOnly);
-    model_.CountRouting(tape, batch, step);
-  }
-  model_.EndCountingPass();
+  step.pass = Pass::kCount;
+  StageModel stage(parts_.model, micro_batches, step, nullptr);
+  RunPlan(forward_plan_, stage);
+  parts_.model.EndCountingPass();
 }
 
 double TrainStep::ForwardBackward(const std::vector<MicroBatch>& micro_batches,
                                   const StepInputs& step) {
+  // Where micro-batches run one after the other, buckets are told and reduce while backward goes
+  // on.
+  const bool one_by_one =
+      parts_.pipeline.num_virtual_stages() == 1 && parts_.pipeline.schedule == ScheduleKind::k1F1B;
+  const int last = parts_.pipeline.num_micro_batches - 1;
   double loss = 0;
-  for (const MicroBatch& batch : micro_batches) {
-    buckets_.BeginMicroBatch(/*last=*/&batch == &micro_batches.back());
-    Tape tape(context_, weights_, Tape::Mode::kTrain, &buckets_);
-    loss += model_.Loss(tape, batch, step).data<double>()[0];
-    tape.Backward();
-    buckets_.EndMicroBatch();
-  }
-  mesh_.group_over({Axis::kData, Axis::kContext}).AllReduce(std::span(&loss, 1)).Wait();
+  StageModel stage(parts_.model, micro_batches, step, [&](Tape& tape, const Var& hidden, int m) {
+    if (one_by_one) parts_.buckets.BeginMicroBatch(m == last);
+    const Tensor sum = parts_.model.Loss(tape, hidden, micro_batches[m]);
+    if (!sum.device().is_meta()) loss += sum.data<double>()[0];
+  });
+  if (one_by_one) stage.set_after_backward([&](int) { parts_.buckets.EndMicroBatch(); });
+  RunPlan(plan_, stage);
+  parts_.mesh.group_over({Axis::kPipeline, Axis::kData, Axis::kContext})
+      .AllReduce(std::span(&loss, 1))
+      .Wait();
   return loss;
+}
+
+void TrainStep::RunPlan(const PipelinePlan& plan, StageModel& stage) {
+  PipelineExecutor({.model = stage,
+                    .stages = parts_.mesh.group(Axis::kPipeline),
+                    .context = parts_.context,
+                    .weights = parts_.weights,
+                    .gradients = &parts_.buckets})
+      .Run(plan);
+}
+
+// First and last stage add up the gradients of their uses of the table, to the same bits.
+void TrainStep::SumSharedTable() {
+  Parameter* const table = parts_.model.shared_by_stages();
+  if (table == nullptr) return;
+  const GradientSlot own = parts_.buckets.Open(*table);
+  if (own.tensor.device().is_meta()) return;
+  if (!own.accumulate && own.tensor.size() > 0) {
+    std::memset(own.tensor.raw(), 0, static_cast<size_t>(own.tensor.bytes()));
+  }
+  const Tensor other = parts_.context.Empty(own.tensor.dtype(), own.tensor.shape(), "gradients");
+  Communicator& stages = parts_.mesh.group(Axis::kPipeline);
+  const int other_stage = stages.rank() == 0 ? stages.size() - 1 : 0;
+  Handle sent = stages.Send(own.tensor, other_stage);
+  stages.Receive(other, other_stage).Wait();
+  sent.Wait();
+  kernels::Add(own.tensor, other, own.tensor, parts_.context);
+  parts_.buckets.Written();
 }
 
 }  // namespace moebius

@@ -10,6 +10,8 @@
 #include "optim/adamw.h"
 #include "parallel/gradient_buckets.h"
 #include "parallel/mesh.h"
+#include "parallel/pipeline/plan.h"
+#include "train/stage_model.h"
 
 namespace moebius {
 
@@ -23,37 +25,37 @@ struct StepResult {
 
 class TrainStep {
  public:
-  // All outlive this object. clip_norm 0: no clipping.
-  TrainStep(Transformer& model, AdamW& optimizer, WeightSource& weights, GradientBuckets& buckets,
-            Mesh& mesh, Context& context, double clip_norm, uint64_t seed)
-      : model_(model),
-        optimizer_(optimizer),
-        weights_(weights),
-        buckets_(buckets),
-        mesh_(mesh),
-        context_(context),
-        clip_norm_(clip_norm),
-        seed_(seed) {}
+  // All that is referred to outlives this object.
+  struct Parts {
+    Transformer& model;
+    AdamW& optimizer;
+    WeightSource& weights;
+    GradientBuckets& buckets;
+    Mesh& mesh;
+    Context& context;
+    PipelineSpec pipeline;
+    double clip_norm = 0;  // 0: no clipping
+    uint64_t seed = 0;     // of debug routing
+  };
+  explicit TrainStep(const Parts& parts);
 
   void set_records_margins(bool records) { records_margins_ = records; }
 
-  // All ranks call it together, each with its own micro-batches, as many on every rank (those of a
-  // rank without work hold no token). context.step() says step and learning rate.
+  // All ranks call it together, each with its own micro-batches, as many on every rank as the
+  // pipeline says (those of a rank without work hold no token); the stages of a pipeline have the
+  // same. context.step() says step and learning rate.
   StepResult Run(const std::vector<MicroBatch>& micro_batches);
 
  private:
   StepInputs Normalize(const std::vector<MicroBatch>& micro_batches);
-  void CountExactly(const std::vector<MicroBatch>& micro_batches, const StepInputs& step);
+  void CountExactly(const std::vector<MicroBatch>& micro_batches, StepInputs step);
   double ForwardBackward(const std::vector<MicroBatch>& micro_batches, const StepInputs& step);
+  void RunPlan(const PipelinePlan& plan, StageModel& stage);
+  void SumSharedTable();
 
-  Transformer& model_;
-  AdamW& optimizer_;
-  WeightSource& weights_;
-  GradientBuckets& buckets_;
-  Mesh& mesh_;
-  Context& context_;
-  const double clip_norm_;
-  const uint64_t seed_;
+  const Parts parts_;
+  const PipelinePlan plan_;
+  const PipelinePlan forward_plan_;
   bool records_margins_ = false;
 };
 

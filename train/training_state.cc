@@ -31,9 +31,15 @@ std::vector<CheckpointTensor> ParameterTensors(const ParameterStore& store) {
   return tensors;
 }
 
-void AddBuffers(const ParameterStore& store, int rank, std::vector<CheckpointTensor>* tensors) {
+// Every rank of a pipeline stage has its layers' buffers; the first one saves them.
+void AddBuffers(const ParameterStore& store, std::vector<CheckpointTensor>* tensors) {
+  const MeshPosition& at = store.position();
+  int rank_of_stage = 0;
+  for (const Axis axis : {Axis::kData, Axis::kContext, Axis::kTensor}) {
+    rank_of_stage = rank_of_stage * at.size_of(axis) + at.index_on(axis);
+  }
   for (const Buffer* buffer : store.buffers()) {
-    tensors->push_back(ReplicatedTensor(buffer->name, buffer->value, rank));
+    tensors->push_back(ReplicatedTensor(buffer->name, buffer->value, rank_of_stage));
   }
 }
 
@@ -44,9 +50,9 @@ void RaiseVersions(ParameterStore& store) {
 
 }  // namespace
 
-std::vector<CheckpointTensor> ModelTensors(ParameterStore& store, int rank) {
+std::vector<CheckpointTensor> ModelTensors(ParameterStore& store) {
   std::vector<CheckpointTensor> tensors = ParameterTensors(store);
-  AddBuffers(store, rank, &tensors);
+  AddBuffers(store, &tensors);
   return tensors;
 }
 
@@ -55,7 +61,7 @@ std::vector<CheckpointTensor> TrainingTensors(Session& session) {
   const bool sharded = session.values().are_sharded();
   std::vector<CheckpointTensor> tensors;
   if (!sharded) tensors = ParameterTensors(store);
-  AddBuffers(store, session.mesh().world().rank(), &tensors);
+  AddBuffers(store, &tensors);
   for (const AdamW::State& state : session.optimizer().states()) {
     const Parameter& parameter = *state.parameter;
     const auto add = [&](const char* prefix, const Tensor& part) {
@@ -70,7 +76,7 @@ std::vector<CheckpointTensor> TrainingTensors(Session& session) {
 }
 
 absl::Status RestoreModel(const CheckpointReader& checkpoint, ParameterStore& store) {
-  RETURN_IF_ERROR(ReadAll(checkpoint, store, ModelTensors(store, 0)));
+  RETURN_IF_ERROR(ReadAll(checkpoint, store, ModelTensors(store)));
   RaiseVersions(store);
   return absl::OkStatus();
 }

@@ -13,7 +13,7 @@ namespace moebius {
 
 // This rank's share of the model, or of all training state. The tensors share the session's memory.
 // ModelTensors REQUIRES: no value is sharded.
-std::vector<CheckpointTensor> ModelTensors(ParameterStore& store, int rank);
+std::vector<CheckpointTensor> ModelTensors(ParameterStore& store);
 std::vector<CheckpointTensor> TrainingTensors(Session& session);
 
 // Fills the model, or all training state and the step, from a checkpoint of any layout. What an

@@ -26,7 +26,7 @@ class RestoreModelTest : public testing::Test {
   CheckpointReader Saved(int64_t step, const std::vector<std::string>& names) {
     CheckpointContent content;
     content.step = step;
-    for (const CheckpointTensor& tensor : ModelTensors(store_, /*rank=*/0)) {
+    for (const CheckpointTensor& tensor : ModelTensors(store_)) {
       if (std::ranges::count(names, tensor.name) > 0) content.tensors.push_back(tensor);
     }
     const std::string folder = testing::TempDir() + "/training_state";
