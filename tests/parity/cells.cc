@@ -11,6 +11,7 @@
 #include "configs/validate.h"
 #include "core/base/check.h"
 #include "core/base/random.h"
+#include "train/pipeline_layout.h"
 
 namespace moebius {
 namespace {
@@ -41,6 +42,12 @@ Option Numbers(Option::Of of, const std::string& name, const std::string& path,
 
 std::string Balance(const std::string& text) { return "model.moe.balance={" + text + "}"; }
 
+Overrides Pipeline(int stages, const std::string& schedule, int chunks) {
+  return {absl::StrCat("parallel.pipeline_size=", stages),
+          absl::StrCat("parallel.pipeline_schedule=", schedule),
+          absl::StrCat("parallel.virtual_pipeline_size=", chunks)};
+}
+
 const std::vector<Option>& Options() {
   using enum Option::Of;
   static const std::vector<Option> options = {
@@ -49,6 +56,23 @@ const std::vector<Option>& Options() {
       Numbers(kLayout, "context", "parallel.context_size", {1, 2, 3}),
       Numbers(kLayout, "expert", "parallel.expert_size", {1, 2, 4, 8}),
       Numbers(kLayout, "expert_tensor", "parallel.expert_tensor_size", {1, 2}),
+      Numbers(kLayout, "zero", "parallel.zero_stage", {0, 1, 2, 3}),
+      {kLayout,
+       "pipeline",
+       {{"1", {}},
+        {"2 GPipe", Pipeline(2, "GPIPE", 1)},
+        {"2 1F1B", Pipeline(2, "ONE_F_ONE_B", 1)},
+        {"3 1F1B", Pipeline(3, "ONE_F_ONE_B", 1)},
+        {"4 1F1B", Pipeline(4, "ONE_F_ONE_B", 1)},
+        {"2 x 2 interleaved", Pipeline(2, "INTERLEAVED", 2)},
+        {"2 ZB-H1", Pipeline(2, "ZB_H1", 1)},
+        {"4 ZB-H1", Pipeline(4, "ZB_H1", 1)},
+        {"2 ZB-V", Pipeline(2, "ZB_V", 2)}}},
+      {kLayout,
+       "recompute",
+       {{"none", {}},
+        {"selective", {"parallel.recompute=SELECTIVE"}},
+        {"full", {"parallel.recompute=FULL"}}}},
       {kMicroBatch, "micro_batch", {{"1", {}}, {"2", {}}, {"3", {}}, {"6", {}}}},
       {kTrained,
        "routing",
@@ -66,9 +90,12 @@ const std::vector<Option>& Options() {
       {kTrained,
        "model",
        {{"tiny", {}},
-        {"tied", {"model.tie_embeddings=true", "model.qk_norm=PER_HEAD"}},
+        // At the recipe's learning rate the gradient norm of this model magnifies rounding.
+        {"tied",
+         {"model.num_layers=4", "model.tie_embeddings=true", "model.qk_norm=PER_HEAD",
+          "optimizer.peak_lr=0.001"}},
         {"mixed",
-         {"model.num_layers=3", "model.moe.layers=[0, 2]", "model.ffn_hidden_size=48",
+         {"model.num_layers=5", "model.moe.layers=[0, 3]", "model.ffn_hidden_size=48",
           "model.moe.router={score: SIGMOID scale: 1.5}"}}}}};
   return options;
 }
@@ -112,7 +139,8 @@ bool IsLegal(const MatrixCell& cell) {
   overrides.insert(overrides.end(), cell.layout.more.begin(), cell.layout.more.end());
   overrides.push_back(absl::StrCat("train.micro_batch_size=", cell.layout.micro_batch_size));
   const auto config = LoadRunConfig("configs/recipes/tiny.textproto", overrides);
-  return config.ok() && ValidateLayout(*config, cell.layout.ranks).ok();
+  return config.ok() && ValidateLayout(*config, cell.layout.ranks).ok() &&
+         CheckPipeline(*config, cell.layout.ranks).ok();
 }
 
 // Legal draws, one after the other.

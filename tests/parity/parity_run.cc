@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
 #include "configs/load.h"
 #include "core/base/check.h"
 #include "parallel/thread_communicator.h"
@@ -62,36 +63,61 @@ void CopyPieces(const Parameter& parameter, const Tensor& value, const MeshPosit
   }
 }
 
-// Every element from the one rank that speaks for it.
-std::vector<double> Gather(Parameter& parameter, Session& session, Communicator& world) {
+using State = std::map<std::string, std::vector<double>>;
+
+// This rank's part of a parameter, zeros where another rank speaks.
+std::vector<double> PartOf(Parameter& parameter, Session& session) {
   const MeshPosition& at = session.mesh().position();
   const DType dtype = parameter.value.dtype();
   const Tensor value = session.weights().Lease(parameter, WeightFormat::kPlain, dtype);
   std::vector<double> global(parameter.placement.global_shape.num_elements());
-  if (parameter.placement.IsFirstReplica(at)) {
-    if (dtype == DType::kF64) {
-      CopyPieces<double>(parameter, value, at, &global);
-    } else {
-      CopyPieces<float>(parameter, value, at, &global);
-    }
+  if (!parameter.placement.IsFirstReplica(at)) return global;
+  if (dtype == DType::kF64) {
+    CopyPieces<double>(parameter, value, at, &global);
+  } else {
+    CopyPieces<float>(parameter, value, at, &global);
   }
-  world.AllReduce(std::span(global)).Wait();
   return global;
 }
 
-std::vector<double> ToDoubles(const Tensor& x) {
+std::vector<double> PartOf(const Buffer& buffer, bool speaks) {
+  const Tensor& x = buffer.value;
+  if (!speaks) return std::vector<double>(x.size());
   if (x.dtype() == DType::kF64) return {x.span<double>().begin(), x.span<double>().end()};
   return {x.span<float>().begin(), x.span<float>().end()};
 }
 
+// Zeros for what other stages have.
+void AddNamesOfAll(Communicator& world, State* state) {
+  std::string own;
+  for (const auto& [name, values] : *state) absl::StrAppend(&own, name, " ", values.size(), "\n");
+  for (int root = 0; root < world.size(); ++root) {
+    std::string text = own;
+    auto length = static_cast<int64_t>(text.size());
+    world.Broadcast(std::span(&length, 1), root).Wait();
+    text.resize(length);
+    world.Broadcast(std::span(reinterpret_cast<uint8_t*>(text.data()), text.size()), root).Wait();
+    for (const absl::string_view line : absl::StrSplit(text, '\n', absl::SkipEmpty())) {
+      const std::pair<std::string, std::string> entry = absl::StrSplit(line, ' ');
+      state->try_emplace(entry.first, std::stoll(entry.second));
+    }
+  }
+}
+
 void GatherState(Session& session, Communicator& world, ParityCurve* curve) {
   const ParameterStore& store = session.model().store();
+  const MeshPosition& at = session.mesh().position();
+  const bool speaks_for_stage = at.index_on(Axis::kData) == 0 && at.index_on(Axis::kContext) == 0 &&
+                                at.index_on(Axis::kTensor) == 0;
+  State& state = curve->final_state;
   for (Parameter* parameter : store.parameters()) {
-    curve->final_state[parameter->name] = Gather(*parameter, session, world);
+    state[parameter->name] = PartOf(*parameter, session);
   }
   for (const Buffer* buffer : store.buffers()) {
-    curve->final_state[buffer->name] = ToDoubles(buffer->value);
+    state[buffer->name] = PartOf(*buffer, speaks_for_stage);
   }
+  AddNamesOfAll(world, &state);
+  for (auto& [name, values] : state) world.AllReduce(std::span(values)).Wait();
   std::span farthest(&curve->min_margin, 1);
   curve->min_margin = -curve->min_margin;
   world.AllReduceMax(farthest).Wait();
