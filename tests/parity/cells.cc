@@ -143,17 +143,22 @@ bool IsLegal(const MatrixCell& cell) {
          CheckPipeline(*config, cell.layout.ranks).ok();
 }
 
-// Legal draws, one after the other.
+// Draws, one after the other.
 class Drawer {
  public:
   explicit Drawer(uint64_t seed) : stream_(seed, "cells") {}
 
-  Draw Next() {
+  Draw Any() {
+    Draw draw;
+    for (const Option& option : Options()) {
+      draw.push_back(static_cast<int>(stream_.Below(next_++, option.choices.size())));
+    }
+    return draw;
+  }
+
+  Draw Legal() {
     for (;;) {
-      Draw draw;
-      for (const Option& option : Options()) {
-        draw.push_back(static_cast<int>(stream_.Below(next_++, option.choices.size())));
-      }
+      const Draw draw = Any();
       const auto [known, is_new] = legal_.try_emplace(draw, false);
       if (is_new) known->second = IsLegal(CellOf(draw));
       if (known->second) return draw;
@@ -192,7 +197,7 @@ std::vector<MatrixCell> DrawCells(int count, uint64_t seed) {
     Draw best;
     int most = -1;
     for (int i = 0; i < kDrawsPerCell; ++i) {
-      const Draw draw = drawer.Next();
+      const Draw draw = drawer.Legal();
       const int fresh = taken.contains(draw) ? -1 : CountNew(PairsOf(draw), seen);
       if (fresh > most) std::tie(best, most) = std::tuple(draw, fresh);
     }
@@ -202,6 +207,17 @@ std::vector<MatrixCell> DrawCells(int count, uint64_t seed) {
     cells.push_back(CellOf(best));
   }
   return cells;
+}
+
+std::vector<Layout> DrawLayouts(const Overrides& trained, int count, uint64_t seed) {
+  Drawer drawer(seed);
+  std::vector<Layout> layouts;
+  while (std::ssize(layouts) < count) {
+    MatrixCell cell = CellOf(drawer.Any());
+    cell.trained = trained;
+    if (IsLegal(cell)) layouts.push_back(cell.layout);
+  }
+  return layouts;
 }
 
 }  // namespace moebius

@@ -20,6 +20,9 @@ struct MatrixCell {
 // that brings together the most pairs of choices that no cell before it has.
 std::vector<MatrixCell> DrawCells(int count, uint64_t seed);
 
+// `count` layouts in which `trained` can be trained, a function of the seed.
+std::vector<Layout> DrawLayouts(const Overrides& trained, int count, uint64_t seed);
+
 // The head of a table whose rows are a cell's name and Difference::ToString().
 std::string CellHeader();
 

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "parallel/mpi_communicator.h"
+#include "tests/parity/cells.h"
 #include "tests/parity/parity_run.h"
 
 namespace moebius {
@@ -56,6 +57,29 @@ TEST(MpiParity, ZeroStages) {
     ExpectParity("short", {"precision.compute=FP64", "train.sequence_length=16"}, kDoubleTolerance,
                  stage);
   }
+}
+
+// Layouts drawn from all options: tensor, context, pipeline, experts, ZeRO, recompute.
+TEST(MpiParity, DrawnLayouts) {
+  constexpr int kNumLayouts = 10, kDrawn = 200;
+  const Overrides trained = {"precision.compute=FP64",     "train.sequence_length=48",
+                             "train.global_batch_size=12", "model.num_layers=4",
+                             "model.tie_embeddings=true",  "model.moe.layers=[0, 3]",
+                             "model.ffn_hidden_size=48"};
+  Communicator& world = g_world->communicator();
+  ParityCurve one;
+  if (world.rank() == 0) one = TrainOnThreads({}, trained);
+  int left = kNumLayouts;
+  for (const Layout& layout : DrawLayouts(trained, kDrawn, /*seed=*/1)) {
+    if (layout.ranks != world.size() || left == 0) continue;
+    --left;
+    const ParityCurve curve = TrainOnRank(layout, trained, world);
+    if (world.rank() != 0) continue;
+    const Difference difference = Compare(one, curve);
+    std::printf("| %s | %s |\n", layout.ToString().c_str(), difference.ToString().c_str());
+    EXPECT_TRUE(difference.Within(kDoubleTolerance)) << layout.ToString();
+  }
+  EXPECT_EQ(left, 0) << "draw more";
 }
 
 TEST(MpiParity, TinyInSingle) { ExpectParity("tiny, FP32", {"run.seed=6"}, kSingleTolerance); }
