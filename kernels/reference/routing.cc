@@ -1,4 +1,6 @@
 #include <algorithm>
+#include <cmath>
+#include <limits>
 #include <numeric>
 #include <vector>
 
@@ -35,8 +37,9 @@ void ChooseTopK(const kernels::TopKArgs& args, const Tensor& experts, Context&) 
   for (int64_t t = 0; t < T; ++t) {
     if (args.document_ids.defined() && args.document_ids.data<int32_t>()[t] < 0) continue;
     const auto score = [&, E = E](int32_t e) {
-      return args.scores.data<double>()[t * E + e] +
-             (args.bias.defined() ? args.bias.data<double>()[e] : 0);
+      const double sum = args.scores.data<double>()[t * E + e] +
+                         (args.bias.defined() ? args.bias.data<double>()[e] : 0);
+      return std::isnan(sum) ? -std::numeric_limits<double>::infinity() : sum;
     };
     std::vector<int32_t> order(E);
     std::iota(order.begin(), order.end(), 0);

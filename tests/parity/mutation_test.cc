@@ -23,10 +23,14 @@ const Overrides kOverrides = {
     "z_loss_weight: 0.01 bias_update_rate: 0.01 global_counts: EXACT}"};
 // All-reduces of gradients happen in stage 0 alone; the other operations are those of stage 1.
 Layout LayoutFor(const Mutation& mutation) {
+  const bool of_sequences = mutation.group.find("tensor") != std::string::npos ||
+                            mutation.group.find("context") != std::string::npos;
   return {.ranks = 4,
           .expert_size = 2,
           .micro_batch_size = 2,
-          .zero_stage = mutation.operation == kAllReduce ? 0 : 1};
+          .zero_stage = mutation.operation == kAllReduce ? 0 : 1,
+          .more = of_sequences ? Overrides{"parallel.tensor_size=2", "parallel.context_size=2"}
+                               : Overrides{}};
 }
 
 constexpr int64_t kExperts = 8, kLayers = 2, kMany = int64_t{1} << 40;
@@ -39,18 +43,26 @@ const Mutation kMutations[] = {
     {"dense_gradients_divided", kDividedBySize, "data", 1000, kMany},
     {"expert_gradients_dropped", kDropped, "expert_data", 1000, kMany},
     {"expert_gradients_divided", kDividedBySize, "expert_data", 1000, kMany},
-    {"gradient_norm_dropped", kDropped, "world", 1, kMany},
+    {"gradient_norm_dropped", kDropped, "world", 1, 1},
     {"exact_counts_dropped", kDropped, "data", kExperts, kExperts},
     {"exact_counts_counted_twice", kCountedTwice, "data", kExperts, kExperts},
-    {"routing_summary_dropped", kDropped, "data", kLayers*(kExperts + 2), kLayers*(kExperts + 2)},
-    {"routing_summary_counted_twice", kCountedTwice, "data", kLayers*(kExperts + 2),
+    {"routing_summary_dropped", kDropped, "world", kLayers*(kExperts + 2), kLayers*(kExperts + 2)},
+    {"routing_summary_counted_twice", kCountedTwice, "world", kLayers*(kExperts + 2),
      kLayers*(kExperts + 2)},
-    {"routing_summary_divided", kDividedBySize, "data", kLayers*(kExperts + 2),
+    {"routing_summary_divided", kDividedBySize, "world", kLayers*(kExperts + 2),
      kLayers*(kExperts + 2)},
     {"dense_shares_not_reduced", kDropped, "data", 1000, kMany, kReduceScatter},
     {"expert_shares_not_reduced", kDropped, "expert_data", 1000, kMany, kReduceScatter},
     {"dense_updates_not_gathered", kDropped, "data", 1000, kMany, kAllGather},
     {"expert_updates_not_gathered", kDropped, "expert_data", 1000, kMany, kAllGather},
+    {"tensor_shards_not_gathered", kDropped, "tensor", 100, kMany, kAllGather},
+    {"tensor_sums_not_scattered", kDropped, "tensor", 100, kMany, kReduceScatter},
+    {"vocabulary_statistics_not_gathered", kDropped, "tensor", 1, 99, kAllGather},
+    {"context_keys_not_gathered", kDropped, "context", 1, 999, kAllGather},
+    {"context_key_gradients_not_summed", kDropped, "context", 1, 999, kReduceScatter},
+    {"sequence_counts_dropped", kDropped, "context x tensor", 2 * kExperts, 2 * kExperts},
+    {"sequence_counts_counted_twice", kCountedTwice, "context x tensor", 2 * kExperts,
+     2 * kExperts},
 };
 
 Difference CompareMutated(const Mutation& mutation, int* applied) {
