@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <filesystem>
 #include <utility>
@@ -34,22 +35,34 @@ class Descriptor {
   int fd_;
 };
 
-// Several processes may replace a file at once: each writes a temporary file of its own.
+absl::Status WriteAll(int file, const std::string& path, absl::string_view content) {
+  while (!content.empty()) {
+    const ssize_t count = ::write(file, content.data(), content.size());
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) return FileError("write", path);
+    content.remove_prefix(static_cast<size_t>(count));
+  }
+  return absl::OkStatus();
+}
+
+// Several processes and threads may replace a file at once: each writes a temporary file of its
+// own.
 absl::Status Replace(const std::string& path, absl::string_view content, bool flush) {
-  const std::string temporary = absl::StrCat(path, ".tmp.", ::getpid());
-  {
+  static std::atomic<int> counter = 0;
+  const std::string temporary = absl::StrCat(path, ".tmp.", ::getpid(), ".", counter++);
+  const auto write = [&]() -> absl::Status {
     const Descriptor file(temporary, O_WRONLY | O_CREAT | O_TRUNC);
     if (!file.ok()) return FileError("create", temporary);
-    while (!content.empty()) {
-      const ssize_t count = ::write(file.get(), content.data(), content.size());
-      if (count < 0 && errno == EINTR) continue;
-      if (count < 0) return FileError("write", temporary);
-      content.remove_prefix(static_cast<size_t>(count));
-    }
+    RETURN_IF_ERROR(WriteAll(file.get(), temporary, content));
     if (flush && ::fsync(file.get()) != 0) return FileError("flush", temporary);
+    return absl::OkStatus();
+  };
+  absl::Status status = write();
+  if (status.ok() && ::rename(temporary.c_str(), path.c_str()) != 0) {
+    status = FileError("rename to", path);
   }
-  if (::rename(temporary.c_str(), path.c_str()) != 0) return FileError("rename to", path);
-  return absl::OkStatus();
+  if (!status.ok()) ::unlink(temporary.c_str());
+  return status;
 }
 
 }  // namespace
