@@ -40,8 +40,9 @@ class FileBoard : public Board {
     ::unlink(path.c_str());  // an older run may still be reading it
     const int file = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
     // Blocks are taken now, so that a full disk cannot kill a later write to the mapping.
-    const int error = file < 0 ? errno : ::posix_fallocate(file, 0, sizeof(Page));
+    int error = file < 0 ? errno : ::posix_fallocate(file, 0, sizeof(Page));
     if (error == 0) own_ = Map(file, PROT_READ | PROT_WRITE);
+    if (error == 0 && own_ == nullptr) error = errno;
     if (file >= 0) ::close(file);
     if (own_ == nullptr) {
       return absl::UnavailableError(

@@ -7,6 +7,7 @@
 //   stage 2, 3  so after every micro-batch, the shares add up over micro-batches; a whole bucket
 //               exists only from its first gradient to its reduction, and at most one more is on
 //               its way. The sum over micro-batches has another order than in stages 0 and 1.
+//               Where micro-batches overlap, buckets are whole until Reduce, as in stage 1.
 //
 // A bucket is reduced while backward goes on: as soon as all its gradients are written
 // (Parameter::num_uses) and the buckets before it have started, so that all ranks start them in one

@@ -16,6 +16,12 @@ void Copy(Elements from, Elements to) {
   if (from.count > 0) std::memmove(to.data, from.data, from.bytes().size());
 }
 
+// An exchange among one rank: done at once.
+Handle CopyAlone(Elements from, Elements to) {
+  if (from.data != to.data) Copy(from, to);
+  return Handle();
+}
+
 // The r-th of `size` nearly equal pieces.
 Elements Piece(Elements x, int r, int size) {
   return x.Slice(x.count * r / size, x.count * (r + 1) / size);
@@ -203,6 +209,7 @@ Handle MessageCommunicator::Reduce(const Call& call, Reduction reduction, Elemen
 
 Handle MessageCommunicator::AllGather(Elements mine, Elements all) {
   CHECK_EQ(all.count, size() * mine.count);
+  if (size() == 1) return CopyAlone(mine, all);
   auto operation = NewOperation({.collective = Collective::kAllGather,
                                  .dtype = mine.dtype,
                                  .count = mine.count,
@@ -222,6 +229,7 @@ Handle MessageCommunicator::AllGather(Elements mine, Elements all) {
 Handle MessageCommunicator::ReduceScatter(Elements all, Elements mine) {
   CHECK_EQ(all.count, size() * mine.count);
   CHECK(all.dtype == mine.dtype);
+  if (size() == 1) return CopyAlone(all, mine);
   auto operation = NewOperation({.collective = Collective::kReduceScatter,
                                  .dtype = mine.dtype,
                                  .count = mine.count,

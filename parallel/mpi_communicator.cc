@@ -167,9 +167,10 @@ absl::StatusOr<std::unique_ptr<MpiWorld>> MpiWorld::Start(const Options& options
         "MPI library do not know each other. Under Slurm, start with srun --mpi=pmix"));
   }
   const uint64_t run = AgreeOnRun();
-  ASSIGN_OR_RETURN(auto board,
-                   Board::InFiles(options.board_directory, rank, run, GatherProcesses(size)));
-  world->progress_ = std::make_unique<Progress>(rank, std::move(board), options.wait);
+  auto board = Board::InFiles(options.board_directory, rank, run, GatherProcesses(size));
+  // The others go on and would wait for this rank: it ends the job.
+  if (!board.ok()) EndProcess(std::string(board.status().message()), 1);
+  world->progress_ = std::make_unique<Progress>(rank, *std::move(board), options.wait);
   world->progress_->set_next_group(1);
   std::vector<int> members(size);
   std::iota(members.begin(), members.end(), 0);

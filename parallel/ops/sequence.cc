@@ -105,8 +105,8 @@ std::vector<SequenceChunk> SequenceChunks(const SequenceCut& cut, int64_t sequen
 
 Var GatherSequence(Tape& tape, const Var& x, const SequenceCut& cut, Communicator* communicator) {
   const auto [local_rows, W] = Dims<2>(x.value());
+  if (communicator->size() == 1) return x;
   CheckRows(cut, local_rows, cut.chunks_per_rank, *communicator);
-  if (cut.num_ranks == 1) return x;
   const Tensor y = tape.context().Empty(x.dtype(), {local_rows * cut.num_ranks, W}, "sequence.all");
   Gather(cut, x.value(), y, *communicator, tape.context());
   return tape.Record(y, [=, x = x.id()](Tape& tape, const Tensor& dy) {
@@ -116,8 +116,8 @@ Var GatherSequence(Tape& tape, const Var& x, const SequenceCut& cut, Communicato
 
 Var ScatterSequence(Tape& tape, const Var& x, const SequenceCut& cut, Communicator* communicator) {
   const auto [rows, W] = Dims<2>(x.value());
+  if (communicator->size() == 1) return x;
   CheckRows(cut, rows, cut.num_ranks * cut.chunks_per_rank, *communicator);
-  if (cut.num_ranks == 1) return x;
   const Tensor y = tape.context().Empty(x.dtype(), {rows / cut.num_ranks, W}, "sequence.local");
   Scatter(cut, x.value(), y, *communicator, tape.context());
   return tape.Record(y, [=, x = x.id()](Tape& tape, const Tensor& dy) {
