@@ -88,13 +88,16 @@ Bundle Block::Dispatch(Tape& tape, const Bundle& in) {
 Bundle Block::RunExperts(Tape& tape, const Bundle& in) {
   Bundle out = in;
   out.Set("rows", moe_->RunExperts(tape, in["rows"], *StateOf(in).routing));
+  if (moe_->has_shared_experts()) {
+    out.Set("shared", moe_->RunSharedExperts(tape, in["normed"], *StateOf(in).batch));
+  }
   return out;
 }
 
 Bundle Block::CombineExperts(Tape& tape, const Bundle& in) {
   BlockState state = StateOf(in);
-  const Var combined =
-      moe_->Combine(tape, in["normed"], in["rows"], in["weights"], *state.batch, *state.routing);
+  Var combined = moe_->Combine(tape, in["rows"], in["weights"], *state.routing);
+  if (moe_->has_shared_experts()) combined = ops::Add(tape, combined, in["shared"]);
   state.routing.reset();
   return {{{"hidden", ops::Add(tape, in["hidden"], combined)}}, std::move(state)};
 }

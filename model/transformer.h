@@ -23,7 +23,8 @@ struct RoutingSummary {
   double z_loss = 0;        // mean over layers, unweighted
   std::vector<int64_t> layers;
   std::vector<std::vector<double>> counts;  // [layers][E] pairs of each expert
-  // Over layers, of the choices for this rank's tokens (kernels::TopKMargin), when recorded.
+  // Over the layers of this stage, of the choices for this rank's tokens (kernels::TopKMargin),
+  // when recorded.
   double min_margin = std::numeric_limits<double>::infinity();
 };
 

@@ -44,20 +44,21 @@ MicroBatch TinyBatch(Context& context) {
     for (int64_t t = 0; t < T; ++t) x.data<int32_t>()[t] = value(t);
     return x;
   };
+  const Tensor document_ids = int32s([](int64_t t) {
+    if (t == T - 1) return -1;  // padding
+    return t % kPositions < 4 ? 0 : 1;
+  });
   MicroBatch batch{.num_sequences = kSequences,
                    .sequence_length = kPositions,
                    .tokens = int32s([&](int64_t t) { return stream.Below(t, 17); }),
                    .labels = int32s([&](int64_t t) { return stream.Below(t + T, 17); }),
                    .positions = int32s([](int64_t t) { return t % kPositions; }),
-                   .document_ids = int32s([](int64_t t) {
-                     if (t == T - 1) return -1;  // padding
-                     return t % kPositions < 4 ? 0 : 1;
-                   }),
-                   .loss_weights = context.Empty(DType::kF64, {T}, "batch")};
-  batch.sequence_document_ids = batch.document_ids;
-  batch.shard = {.positions = kPositions,
-                 .document_ids = batch.document_ids,
-                 .token_index = context.Empty(DType::kI64, {T}, "batch")};
+                   .document_ids = document_ids,
+                   .loss_weights = context.Empty(DType::kF64, {T}, "batch"),
+                   .sequence_document_ids = document_ids,
+                   .shard = {.positions = kPositions,
+                             .document_ids = document_ids,
+                             .token_index = context.Empty(DType::kI64, {T}, "batch")}};
   for (int64_t t = 0; t < T; ++t) {
     batch.loss_weights.data<double>()[t] = t == T - 1 ? 0.0 : 1.0 / (T - 1);
     batch.shard.token_index.data<int64_t>()[t] = t;

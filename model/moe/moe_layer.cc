@@ -1,6 +1,5 @@
 #include "model/moe/moe_layer.h"
 
-#include "kernels/ops/elementwise.h"
 #include "kernels/ops/routing.h"
 
 namespace moebius {
@@ -46,11 +45,10 @@ Var MoeLayer::RunExperts(Tape& tape, const Var& rows, const Routing& routing) co
   return experts_.Forward(tape, rows, routing.exchange.local_offsets);
 }
 
-Var MoeLayer::Combine(Tape& tape, const Var& x, const Var& rows, const Var& weights,
-                      const MicroBatch& batch, const Routing& routing) const {
+Var MoeLayer::Combine(Tape& tape, const Var& rows, const Var& weights,
+                      const Routing& routing) const {
   const Var returned = FromExperts(tape, rows, routing.exchange, expert_group_);
-  const Var routed = ops::Combine(tape, returned, weights, routing.plan);
-  return shared_ ? ops::Add(tape, routed, shared_->Forward(tape, x, batch)) : routed;
+  return ops::Combine(tape, returned, weights, routing.plan);
 }
 
 }  // namespace moebius

@@ -38,9 +38,14 @@ class MoeLayer {
   Var Dispatch(Tape& tape, const Var& x, const Routing& routing) const;
   // [R, D] -> [R, D]
   Var RunExperts(Tape& tape, const Var& rows, const Routing& routing) const;
-  // rows [R, D] back to their tokens, weighted, plus the shared experts' output  -> [T, D]
-  Var Combine(Tape& tape, const Var& x, const Var& rows, const Var& weights,
-              const MicroBatch& batch, const Routing& routing) const;
+  // rows [R, D] back to their tokens, weighted  -> [T, D]
+  Var Combine(Tape& tape, const Var& rows, const Var& weights, const Routing& routing) const;
+
+  // What every token gets beside that.  x [T, D] -> [T, D]
+  bool has_shared_experts() const { return shared_.has_value(); }
+  Var RunSharedExperts(Tape& tape, const Var& x, const MicroBatch& batch) const {
+    return shared_->Forward(tape, x, batch);
+  }
 
   Balance& balance() { return balance_; }
 
