@@ -173,7 +173,7 @@ const Broken kBroken[] = {
      "2:29: parallel.pipeline_layers: has 1 numbers, must have one for each of the 2 chunks "
      "(parallel.pipeline_size x parallel.virtual_pipeline_size)"},
     {"train {", "parallel { context_size: 3 tensor_size: 2 } train {",
-     "6:3: train.sequence_length: 8 cannot be cut into 12 equal pieces (2 x parallel.context_size "
+     "5:3: train.sequence_length: 8 cannot be cut into 12 equal pieces (2 x parallel.context_size "
      "x "
      "parallel.tensor_size), use 12"},
     {"train {", "parallel { expert_tensor_size: 3 } train {",

@@ -148,6 +148,13 @@ double CountParameters(const ModelConfig& model) {
          (heads * static_cast<double>(model.head_dim()) + 3 * width);
 }
 
+bool HasDenseLayer(const ModelConfig& model) {
+  for (int layer = 0; layer < model.num_layers(); ++layer) {
+    if (!IsMoeLayer(model, layer)) return true;
+  }
+  return false;
+}
+
 void CheckModel(const ModelConfig& model, Errors* errors) {
   const int64_t heads = model.num_heads();
   Require(heads % model.num_kv_heads() == 0, "model.num_kv_heads",
@@ -160,9 +167,7 @@ void CheckModel(const ModelConfig& model, Errors* errors) {
           errors);
   Require(model.head_dim() % 2 == 0, "model.head_dim",
           absl::StrCat(model.head_dim(), " is odd, must be even for rotary embedding"), errors);
-  bool any_dense = false;
-  for (int layer = 0; layer < model.num_layers(); ++layer) any_dense |= !IsMoeLayer(model, layer);
-  Require(!any_dense || model.ffn_hidden_size() > 0, "model.ffn_hidden_size",
+  Require(!HasDenseLayer(model) || model.ffn_hidden_size() > 0, "model.ffn_hidden_size",
           "is 0, but there are layers without experts, must be at least 1", errors);
   constexpr double kMaxParameters = 1e15;
   const double parameters = CountParameters(model);
@@ -215,9 +220,9 @@ void CheckTensorSize(const RunConfig& config, Errors* errors) {
   Require(model.qk_norm() != ModelConfig::WHOLE, kPath,
           absl::StrCat(size, " cuts heads that model.qk_norm WHOLE normalises together, must be 1"),
           errors);
-  bool any_dense = false;
-  for (int layer = 0; layer < model.num_layers(); ++layer) any_dense |= !IsMoeLayer(model, layer);
-  if (any_dense) CheckCut(kPath, size, "model.ffn_hidden_size", model.ffn_hidden_size(), errors);
+  if (HasDenseLayer(model)) {
+    CheckCut(kPath, size, "model.ffn_hidden_size", model.ffn_hidden_size(), errors);
+  }
   const MoeConfig& moe = model.moe();
   if (moe.num_experts() > 0 && moe.num_shared_experts() > 0) {
     CheckCut(kPath, size, "model.moe.num_shared_experts x model.moe.expert_hidden_size",
@@ -388,13 +393,18 @@ absl::Status ValidateLayout(const RunConfig& config, int world_size) {
   const int64_t expert_tensor_size = parallel.expert_tensor_size();
   const int64_t unit_of_stage =
       std::lcm(parallel.tensor_size() * parallel.context_size(), expert_size * expert_tensor_size);
+  const bool experts_fit = stage_size % (expert_size * expert_tensor_size) == 0;
+  const int64_t limit = stage_size / expert_tensor_size;
+  const std::string use =
+      stage_size % expert_tensor_size == 0
+          ? absl::StrCat("use ", NearestDivisors(expert_size, limit, {limit, experts}), " or ")
+          : "";
   Require(
-      stage_size % (expert_size * expert_tensor_size) == 0, "parallel.expert_size",
+      experts_fit, "parallel.expert_size",
       absl::StrCat(
           expert_size,
           expert_tensor_size > 1 ? absl::StrCat(" x expert_tensor_size ", expert_tensor_size) : "",
-          " does not divide the ", stage_size, " ranks of a pipeline stage, use ",
-          NearestDivisors(expert_size, stage_size, {stage_size, experts}), " or start ",
+          " does not divide the ", stage_size, " ranks of a pipeline stage, ", use, "start ",
           NearestMultiples(world_size, unit_of_stage * parallel.pipeline_size()), " ranks"),
       &errors);
   const int64_t batch = config.train().global_batch_size();
