@@ -33,12 +33,22 @@ void Print(const std::vector<DomainEvaluation>& domains, bool json) {
   if (!json) std::printf("%-16s %10s %12.4f\n", "mean", "", mean);
 }
 
+// One rank holds everything, whatever the training layout was. Several hold what they do in
+// training, but that every one has all layers.
+ParallelSizes SizesOf(const ParallelConfig& config, int world_size) {
+  if (world_size == 1) return {};
+  return {.tensor = config.tensor_size(),
+          .context = config.context_size(),
+          .expert = config.expert_size(),
+          .expert_tensor = config.expert_tensor_size()};
+}
+
 absl::Status EvaluateCheckpoint(const EvalFlags& flags, const RunConfig& config,
                                 Communicator& world, const RankCores& cores) {
   ASSIGN_OR_RETURN(const std::string path, ResolveCheckpoint(flags.checkpoint));
   auto dataset = Dataset::Open(config.data().dir());
   RETURN_IF_ERROR(Agree(world, dataset.status()));
-  auto loaded = LoadedModel::Load(path, {.expert = config.parallel().expert_size()}, world,
+  auto loaded = LoadedModel::Load(path, SizesOf(config.parallel(), world.size()), world,
                                   {.num_threads = cores.num_threads, .cores = cores.cores});
   RETURN_IF_ERROR(Agree(world, loaded.status()));
   const int64_t model_vocab = (*loaded)->model().spec().vocab_size;
@@ -60,10 +70,8 @@ absl::Status EvaluateCheckpoint(const EvalFlags& flags, const RunConfig& config,
 }
 
 absl::Status Eval(const EvalFlags& flags) {
-  ASSIGN_OR_RETURN(RunConfig config, flags.config.Load());
+  ASSIGN_OR_RETURN(const RunConfig config, flags.config.Load());
   if (flags.config.OnlyChecks()) return absl::OkStatus();
-  // One rank holds every expert, whatever the training layout was.
-  if (WorldSize(flags.ranks) == 1) config.mutable_parallel()->set_expert_size(1);
   const std::string board = config.run().dir() + "/eval_board";  // the run itself may be going on
   if (SpeaksForAll()) {
     std::error_code error;

@@ -91,6 +91,9 @@ absl::StatusOr<TrainOutcome> TrainRank(const RunConfig& config, const TrainFlags
     RETURN_IF_ERROR(recorder->SetStatus(stopped ? "stopped" : "done", (*session)->steps_done(), "",
                                         stopped ? kExitStopped : kExitDone));
   }
+  if (!failure.ok() && recorder != nullptr) {
+    recorder->Message(absl::StrCat("failed: ", failure.message()));
+  }
   // Whatever breaks once training has begun is a failed run, not bad input.
   if (!failure.ok()) return absl::InternalError(failure.message());
   return outcome;
@@ -120,9 +123,9 @@ absl::StatusOr<TrainOutcome> Train(const TrainFlags& flags) {
     RETURN_IF_ERROR(CheckResume(config, paths, flags.checkpoint));
     RETURN_IF_ERROR(run->WriteConfig(PrintConfig(config)));
     RETURN_IF_ERROR(PrepareData(config));
-    RETURN_IF_ERROR(RecordStart(*run));
   }
   InstallSignalHandlers();
+  if (run) RETURN_IF_ERROR(RecordStart(*run));
   const auto report = std::make_shared<FailureReport>(paths);
   SetLastWords(
       [report](const std::string& sentence, int exit_code) { report->Write(sentence, exit_code); });

@@ -17,8 +17,8 @@ namespace moebius {
 class LoadedModel {
  public:
   // Verifies the checkpoint and reads this rank's share of it. Every rank of `world` calls it, with
-  // the parallel sizes that it wants; `world` outlives the model. On the meta device the model has
-  // shapes alone.
+  // the parallel sizes that it wants, but a pipeline; `world` outlives the model. On the meta
+  // device the model has shapes alone.
   static absl::StatusOr<std::unique_ptr<LoadedModel>> Load(const std::string& checkpoint,
                                                            const ParallelSizes& sizes,
                                                            Communicator& world,

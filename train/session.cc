@@ -88,6 +88,12 @@ absl::StatusOr<std::unique_ptr<Session>> Session::Create(const RunConfig& config
   ASSIGN_OR_RETURN(const ModelSpec spec,
                    ModelSpec::FromProto(config.model(), dataset.vocab_size()));
   RETURN_IF_ERROR(CheckPipeline(config, world.size()));
+  if (spec.vocab_size < config.parallel().tensor_size()) {
+    return absl::InvalidArgumentError(
+        absl::StrFormat("parallel.tensor_size: %d ranks cannot each have a part of a vocabulary of "
+                        "%d tokens, must be at most that",
+                        config.parallel().tensor_size(), spec.vocab_size));
+  }
   ASSIGN_OR_RETURN(MixtureStream stream, MakeStream(config, dataset));
   ASSIGN_OR_RETURN(std::unique_ptr<Mesh> mesh, Mesh::Create(SizesOf(config.parallel()), world));
   return absl::WrapUnique(

@@ -27,16 +27,26 @@ using Bytes = std::vector<std::byte>;
 Bytes BytesOf(const Tensor& x) { return {x.raw(), x.raw() + x.bytes()}; }
 
 // Everything of one rank that an update changes, but for the versions of parameters.
-std::vector<Bytes> StateOf(Session& session) {
+std::vector<Bytes> StateOf(Session& session, AdamW& optimizer) {
   std::vector<Bytes> state;
   const ParameterStore& store = session.model().store();
   for (const Parameter* parameter : store.parameters()) state.push_back(BytesOf(parameter->value));
   for (const Buffer* buffer : store.buffers()) state.push_back(BytesOf(buffer->value));
-  for (const AdamW::State& moments : session.optimizer().states()) {
+  for (const AdamW::State& moments : optimizer.states()) {
     state.push_back(BytesOf(moments.m));
     state.push_back(BytesOf(moments.v));
   }
   return state;
+}
+
+std::vector<Bytes> StateOf(Session& session) { return StateOf(session, session.optimizer()); }
+
+AdamWSpec AdamWOf(Session& session) {
+  const OptimizerConfig& config = session.config().optimizer();
+  return {.beta1 = config.beta1(),
+          .beta2 = config.beta2(),
+          .epsilon = config.epsilon(),
+          .weight_decay = config.weight_decay()};
 }
 
 std::vector<int64_t> VersionsOf(Session& session) {
@@ -165,8 +175,17 @@ class OwnStep {
   OwnStep(Session& session, double clip_norm)
       : session_(session),
         buckets_(session.model().store().parameters(), session.mesh(), session.context()),
-        step_(session.model(), session.optimizer(), session.weights(), buckets_, session.mesh(),
-              session.context(), clip_norm, /*seed=*/1) {}
+        values_(buckets_.buckets(), buckets_.stage(), session.context()),
+        optimizer_(AdamWOf(session), buckets_, values_, session.context()),
+        step_({.model = session.model(),
+               .optimizer = optimizer_,
+               .weights = session.weights(),
+               .buckets = buckets_,
+               .mesh = session.mesh(),
+               .context = session.context(),
+               .pipeline = {},
+               .clip_norm = clip_norm,
+               .seed = 1}) {}
 
   // Held-out samples [first, first + count); none: a micro-batch without a token.
   MicroBatch Batch(int64_t first, int64_t count) {
@@ -177,7 +196,8 @@ class OwnStep {
       samples.push_back(stream.Get(i));
       index.push_back(i);
     }
-    return MakeMicroBatch(samples, index, kLength, true, DType::kF64, session_.context());
+    return MakeMicroBatch(samples, index, {.sequence_length = kLength, .dtype = DType::kF64},
+                          session_.context());
   }
 
   StepResult Run(int64_t step, const std::vector<MicroBatch>& batches) {
@@ -185,11 +205,18 @@ class OwnStep {
     return step_.Run(batches);
   }
 
+  std::vector<Bytes> State() { return StateOf(session_, optimizer_); }
+  GradientBuckets& buckets() { return buckets_; }
+  ValueBuckets& values() { return values_; }
+  AdamW& optimizer() { return optimizer_; }
+
  private:
   static constexpr int64_t kLength = 8;
 
   Session& session_;
   GradientBuckets buckets_;
+  ValueBuckets values_;
+  AdamW optimizer_;
   TrainStep step_;
 };
 
@@ -199,11 +226,11 @@ TEST(TrainStep, IsSkippedIfALossWeightOfOneRankIsNotFinite) {
       const int rank = session.mesh().world().rank();
       OwnStep own(session, /*clip_norm=*/1);
       EXPECT_TRUE(own.Run(1, {own.Batch(rank, 1)}).updated);
-      const std::vector<Bytes> before = StateOf(session);
+      const std::vector<Bytes> before = own.State();
       const MicroBatch batch = own.Batch(2 + rank, 1);
       if (rank == 1) batch.loss_weights.data<double>()[3] = value;
       EXPECT_FALSE(own.Run(2, {batch}).updated);
-      EXPECT_TRUE(StateOf(session) == before);
+      EXPECT_TRUE(own.State() == before);
       EXPECT_TRUE(own.Run(3, {own.Batch(2 + rank, 1)}).updated);
     });
   }
@@ -260,19 +287,14 @@ TEST(TrainStep, ClipsToTheNorm) {
         g *= kClipNorm / result.gradient_norm;
       }
     }
-    const OptimizerConfig& config = session.config().optimizer();
-    AdamW by_hand({.beta1 = config.beta1(),
-                   .beta2 = config.beta2(),
-                   .epsilon = config.epsilon(),
-                   .weight_decay = config.weight_decay()},
-                  parameters, session.context());
+    AdamW by_hand(AdamWOf(session), own.buckets(), own.values(), session.context());
     session.context().step().clip_scale = 1;
     by_hand.Step();
     for (size_t i = 0; i < parameters.size(); ++i) {
       SCOPED_TRACE(parameters[i]->name);
       ExpectNear(clipped[i], parameters[i]->value);
-      ExpectNear(session.optimizer().states()[i].m, by_hand.states()[i].m);
-      ExpectNear(session.optimizer().states()[i].v, by_hand.states()[i].v);
+      ExpectNear(own.optimizer().states()[i].m, by_hand.states()[i].m);
+      ExpectNear(own.optimizer().states()[i].v, by_hand.states()[i].v);
     }
   });
 }
@@ -283,7 +305,7 @@ TEST(TrainStep, AShorterGradientIsNotClipped) {
     OnTinySessions(1, TinyConfig({}), [&](Session& session) {
       OwnStep own(session, clip_norm);
       own.Run(1, {own.Batch(0, 2)});
-      (clip_norm == 0 ? unclipped : below) = StateOf(session);
+      (clip_norm == 0 ? unclipped : below) = own.State();
     });
   }
   EXPECT_TRUE(unclipped == below);

@@ -35,7 +35,8 @@ CheckpointTensor PartTensor(const std::string& name, const Placement& placement,
                             const MeshPosition& at, int64_t begin, int64_t end, const Tensor& local,
                             bool first_replica);
 
-// A tensor that every rank holds whole. Rank `rank` 0 saves it.
+// A tensor that several ranks hold whole, as a pipeline stage does its buffers. Number 0 of them
+// saves it.
 CheckpointTensor ReplicatedTensor(const std::string& name, const Tensor& value, int rank);
 
 struct CheckpointContent {

@@ -59,7 +59,14 @@ void RecordFailure(const RunPaths& paths, const std::string& reason, int exit_co
   status.state = "failed";
   status.exit_reason = reason;
   status.exit_code = exit_code;
-  (void)WriteFileAtomically(paths.status(), ToJson(status));  // the reason is printed too
+  // Readers see it at once: the process may not live until the disk has it. On a full disk there is
+  // still the room that the old status had.
+  const std::string json = ToJson(status);
+  if (!ReplaceFile(paths.status(), json).ok()) {
+    auto file = OutputFile::Create(paths.status());
+    if (file.ok()) file->Write(json).IgnoreError();
+  }
+  SyncPath(paths.status()).IgnoreError();
 }
 
 absl::StatusOr<RunDirectory> RunDirectory::Open(const std::string& root) {
