@@ -68,8 +68,13 @@ class Trainer {
                     .epsilon = optimizer.at("eps"),
                     .weight_decay = optimizer.at("weight_decay")},
                    buckets_, values_, context_),
-        step_(model_, optimizer_, weights_, buckets_, *mesh_, context_, /*clip_norm=*/0,
-              /*seed=*/1),
+        step_({.model = model_,
+               .optimizer = optimizer_,
+               .weights = weights_,
+               .buckets = buckets_,
+               .mesh = *mesh_,
+               .context = context_,
+               .pipeline = {}}),
         learning_rate_(optimizer.at("lr")) {
     for (Parameter* parameter : model_.store().parameters()) {
       parameters_[parameter->name] = parameter;
@@ -130,15 +135,17 @@ class Trainer {
       index[t] = static_cast<int64_t>(t);
     }
     const bool is_double = model_.policy().master == DType::kF64;
+    const Tensor document_ids = Filled(std::vector<int32_t>(T, 0));
     return {.num_sequences = num_sequences,
             .sequence_length = S,
             .tokens = Filled(inputs),
             .labels = Filled(labels),
             .positions = Filled(positions),
-            .document_ids = Filled(std::vector<int32_t>(T, 0)),
+            .document_ids = document_ids,
             .loss_weights =
                 is_double ? Filled(std::vector<double>(T, 1)) : Filled(std::vector<float>(T, 1)),
-            .token_index = Filled(index)};
+            .sequence_document_ids = document_ids,
+            .shard = {.positions = S, .document_ids = document_ids, .token_index = Filled(index)}};
   }
 
   Context context_;

@@ -24,7 +24,7 @@ void PrintTo(const Cell& cell, std::ostream* out) {
 }
 
 std::string TestName(const testing::TestParamInfo<Cell>& info) {
-  const auto& [ranks, expert_size, micro_batch_size, zero_stage] = info.param.layout;
+  const auto& [ranks, expert_size, micro_batch_size, zero_stage, more] = info.param.layout;
   return absl::StrFormat("%s_ranks%d_expert%d_micro%d_zero%d", info.param.name, ranks, expert_size,
                          micro_batch_size, zero_stage);
 }
@@ -181,7 +181,7 @@ Difference CompareWithOneRank(const Cell& cell) {
   const ParityCurve& one = OneRank(cell.overrides, cell.reference_micro_batch_size);
   const ParityCurve curve = TrainOnThreads(cell.layout, cell.overrides);
   const Difference difference = Compare(one, curve);
-  const auto& [ranks, expert_size, micro_batch_size, zero_stage] = cell.layout;
+  const auto& [ranks, expert_size, micro_batch_size, zero_stage, more] = cell.layout;
   std::printf("| %s | %d | %d | %d | %d | %s | %.1e |\n", cell.name, ranks, expert_size,
               micro_batch_size, zero_stage, difference.ToString().c_str(), one.min_margin);
   return difference;
