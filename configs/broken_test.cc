@@ -162,7 +162,7 @@ const Broken kBroken[] = {
      "6:2: train.micro_batch_size: 128 x sequence_length x top_k is 4294967296 rows in a "
      "micro-batch, must be at most 2147483647"},
     {"train {", "parallel { tensor_size: 3 } train {",
-     "2:12: parallel.tensor_size: 3 does not divide model.num_heads 2, use 2"},
+     "2:12: parallel.tensor_size: 3 does not divide model.num_heads 4, use 2 or 4"},
     {"train {", "parallel { pipeline_size: 3 } train {",
      "2:12: parallel.pipeline_size: 3 x parallel.virtual_pipeline_size 1 are more than "
      "model.num_layers 2: a stage would be empty, use at most 2 chunks"},

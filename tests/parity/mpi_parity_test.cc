@@ -60,7 +60,7 @@ TEST(MpiParity, ZeroStages) {
 
 // Layouts drawn from all options: tensor, context, pipeline, experts, ZeRO, recompute.
 TEST(MpiParity, DrawnLayouts) {
-  constexpr int kNumLayouts = 10, kDrawn = 200;
+  constexpr int kNumLayouts = 10, kDrawn = 400;
   const Overrides trained = {"precision.compute=FP64",     "train.sequence_length=48",
                              "train.global_batch_size=12", "model.num_layers=4",
                              "model.tie_embeddings=true",  "model.moe.layers=[0, 3]",
