@@ -37,6 +37,12 @@ TEST(ValidateLayout, AcceptsEverySplitThatComesOutEven) {
   }
   EXPECT_EQ(LayoutError(Config({"parallel.expert_size=4"}), 4), "");
   EXPECT_EQ(LayoutError(Config({"parallel.expert_size=2"}), 6), "");
+  EXPECT_EQ(LayoutError(Config({"parallel.tensor_size=2", "parallel.pipeline_size=3"}), 6), "");
+  // The experts are spread over ranks that differ in tensor and context too.
+  EXPECT_EQ(LayoutError(Config({"parallel.tensor_size=2", "parallel.context_size=1",
+                                "parallel.expert_size=4", "parallel.expert_tensor_size=2"}),
+                        8),
+            "");
 }
 
 TEST(ValidateLayout, NamesTheNearestSizesThatWork) {
@@ -50,6 +56,18 @@ TEST(ValidateLayout, NamesTheNearestSizesThatWork) {
   EXPECT_EQ(LayoutError(Config({"parallel.expert_size=8"}), 1),
             "parallel.expert_size: 8 does not divide the 1 ranks of a pipeline stage, use 1 or "
             "start 8 ranks");
+}
+
+TEST(ValidateLayout, RanksAreMultiplesOfTheSizes) {
+  EXPECT_EQ(LayoutError(Config({"parallel.tensor_size=2"}), 3),
+            "parallel: 3 ranks are no multiple of tensor_size x pipeline_size x context_size = 2, "
+            "start 2 or 4");
+  EXPECT_EQ(LayoutError(Config({"parallel.expert_size=4", "parallel.expert_tensor_size=2"}), 4),
+            "parallel.expert_size: 4 x expert_tensor_size 2 does not divide the 4 ranks of a "
+            "pipeline stage, use 2 or start 8 ranks");
+  EXPECT_EQ(LayoutError(Config({"parallel.expert_size=2", "parallel.pipeline_size=3"}), 3),
+            "parallel.expert_size: 2 does not divide the 1 ranks of a pipeline stage, use 1 or "
+            "start 6 ranks");
 }
 
 TEST(ValidateLayout, TellsEveryBrokenRule) {

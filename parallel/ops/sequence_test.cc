@@ -198,5 +198,18 @@ TEST(Sequence, MetaNeedsNoOtherRank) {
   });
 }
 
+// A single rank takes any length: an odd number of positions is no two chunks.
+TEST(Sequence, OneRankCutsNothing) {
+  RunOnThreads(1, [](Communicator& world) {
+    Context context;
+    test::ValueWeights weights;
+    Tape tape(context, weights);
+    const Var x = tape.Input(context.Zeros(DType::kF64, {7, kWidth}, "x"));
+    const SequenceCut cut{.num_sequences = 1, .num_ranks = 1, .chunks_per_rank = 2};
+    EXPECT_EQ(GatherSequence(tape, x, cut, &world).id().index, x.id().index);
+    EXPECT_EQ(ScatterSequence(tape, x, cut, &world).id().index, x.id().index);
+  });
+}
+
 }  // namespace
 }  // namespace moebius

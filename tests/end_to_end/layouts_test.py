@@ -11,6 +11,22 @@ FP64 = {"precision__compute": "FP64", "train__num_steps": 8, "train__eval_interv
 TWO_PROCESSES = (MPIRUN, "2", "moebius")
 TOLERANCE = 1e-10
 
+# Of the recipe's two layers and two key/value heads.
+EVERY_AXIS = {
+    "1f1b": {"parallel__tensor_size": 2, "parallel__context_size": 2, "parallel__pipeline_size": 2,
+             "parallel__expert_size": 4, "parallel__zero_stage": 1},
+    "zb_h1": {"parallel__tensor_size": 2, "parallel__pipeline_size": 2,
+              "parallel__expert_size": 2, "parallel__expert_tensor_size": 2,
+              "parallel__pipeline_schedule": "ZB_H1", "parallel__recompute": "FULL",
+              "train__micro_batch_size": 2, "parallel__zero_stage": 3},
+}
+
+
+def remove(checkpoint):
+    for path in checkpoint.iterdir():
+        path.unlink()
+    checkpoint.rmdir()
+
 
 class Layouts(Case):
     @classmethod
@@ -53,14 +69,30 @@ class Layouts(Case):
         self.train(run, "--ranks", 2, parallel__expert_size=2, **FP64)
         self.assert_same_numbers(run)
 
+    def test_every_axis(self):
+        """Eight ranks: tensor, context, pipeline and experts cut at once, evaluations included."""
+        for name, layout in EVERY_AXIS.items():
+            with self.subTest(name):
+                run = self.folder / name
+                self.train(run, "--ranks", 8, **layout, **FP64)
+                self.assert_same_numbers(run)
+
+    def test_a_pipeline_of_processes_goes_on_alone(self):
+        run = self.folder / "pipeline"
+        first = {**FP64, "checkpoint__interval_steps": 3}
+        self.train(run, launch=TWO_PROCESSES, parallel__pipeline_size=2, parallel__zero_stage=1,
+                   **first)
+        self.assert_same_numbers(run)
+        remove(checkpoints(run)[0])  # back to step 6
+        done = self.train(run, **first)
+        self.assertIn("resumed from", done.stdout + done.stderr)
+        self.assert_same_numbers(run)
+
     def test_a_run_goes_on_in_another_layout(self):
         run = self.folder / "moved"
         first = {**FP64, "checkpoint__interval_steps": 3}
         self.train(run, **first)
-        newest = checkpoints(run)[0]
-        for path in newest.iterdir():
-            path.unlink()
-        newest.rmdir()  # back to step 6
+        remove(checkpoints(run)[0])  # back to step 6
         done = self.train(run, "--ranks", 2, parallel__expert_size=2, **first)
         self.assertIn("resumed from", done.stdout + done.stderr)
         self.assert_same_numbers(run)
