@@ -5,7 +5,11 @@
 # Open MPI puts Unix sockets below its session folder, and a socket's path may have 107 characters: a test's own
 # temporary folder is often too deep.
 MPI_SESSION_DIR=$(mktemp -d /tmp/ompi.XXXXXX)
-trap 'rm -rf "$MPI_SESSION_DIR"' EXIT
+# Open MPI names its shared segments by a job number that comes from a process id, and two sandboxes may have the same:
+# jobs that run at once need folders of their own.
+MPI_SEGMENT_DIR=$(mktemp -d /dev/shm/ompi.XXXXXX 2>/dev/null || echo "$MPI_SESSION_DIR")
+trap 'rm -rf "$MPI_SESSION_DIR" "$MPI_SEGMENT_DIR"' EXIT
+export OMPI_MCA_btl_vader_backing_directory=$MPI_SEGMENT_DIR
 export OMPI_MCA_orte_tmpdir_base=$MPI_SESSION_DIR
 export PMIX_MCA_gds=hash                                       # no shared-memory files of PMIx
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
