@@ -32,11 +32,32 @@ void Check(const AttentionShape& shape, const Tensor& q, const Tensor& k, const 
   }
 }
 
+// Of `products` products of queries with what they see, which is all earlier positions: documents
+// are not known on kMeta.
+Work WorkOf(const char* op, const AttentionShape& shape, int products, DType dtype, int64_t bytes) {
+  const QueryChunks chunks = shape.query_chunks();
+  double seen = 0;  // by the queries of a sequence
+  for (int i = 0; i < chunks.num_chunks; ++i) {
+    const auto begin = static_cast<double>(chunks.begin[i]);
+    const auto length = static_cast<double>(chunks.length);
+    seen += length * (begin + (length + 1) / 2);
+  }
+  const auto width = static_cast<double>(shape.num_heads * shape.head_dim);
+  return {.op = op,
+          .kind = Work::Kind::kAttention,
+          .dtype = dtype,
+          .flops = 2.0 * products * static_cast<double>(shape.num_sequences) * seen * width,
+          .bytes = bytes,
+          .rows = shape.num_sequences * shape.queries_per_sequence()};
+}
+
 }  // namespace
 
 void Attention(const AttentionArgs& args, Context& context) {
   Check(args.shape, args.q, args.k, args.v, args.document_ids, args.y, args.logsumexp);
-  if (context.device().is_meta() || args.q.size() == 0) return;
+  const int64_t bytes = 2 * (args.q.bytes() + args.k.bytes());
+  const Work work = WorkOf("attention", args.shape, 2, args.q.dtype(), bytes);
+  if (context.DryRuns(work) || args.q.size() == 0) return;
   if (args.q.dtype() == DType::kF64) {
     reference::Attention(args, context);
   } else {
@@ -53,7 +74,9 @@ void AttentionGradient(const AttentionGradientArgs& args, Context& context) {
   CHECK_EQ(args.dq.shape(), args.q.shape());
   CHECK_EQ(args.dk.shape(), args.k.shape());
   CHECK_EQ(args.dv.shape(), args.v.shape());
-  if (context.device().is_meta() || args.k.size() == 0) return;
+  const int64_t bytes = 4 * (args.q.bytes() + args.k.bytes());
+  const Work work = WorkOf("attention.gradient", args.shape, 5, args.q.dtype(), bytes);
+  if (context.DryRuns(work) || args.k.size() == 0) return;
   if (args.q.dtype() == DType::kF64) {
     reference::AttentionGradient(args, context);
   } else {

@@ -25,13 +25,15 @@ void CheckTable(const Tensor& tokens, const Tensor& w, const VocabularyRange& ra
 
 void Embedding(const EmbeddingArgs& args, Context& ctx) {
   CheckTable(args.tokens, args.w, args.range, args.y);
-  if (ctx.device().is_meta()) return;
+  if (ctx.DryRuns(Moves("embedding", args.y, args.y))) return;
   args.y.dtype() == DType::kF64 ? reference::Embedding(args, ctx) : cpu::Embedding(args, ctx);
 }
 
 void EmbeddingGradient(const EmbeddingGradientArgs& args, Context& ctx) {
   CheckTable(args.tokens, args.dw, args.range, args.dy);
-  if (ctx.device().is_meta() || args.dw.size() == 0) return;
+  if (ctx.DryRuns(Moves("embedding.gradient", args.dy, args.dy, args.dw)) || args.dw.size() == 0) {
+    return;
+  }
   args.dy.dtype() == DType::kF64 ? reference::EmbeddingGradient(args, ctx)
                                  : cpu::EmbeddingGradient(args, ctx);
 }

@@ -27,9 +27,24 @@ void CheckResult(DType operand, DType result) {
       << NameOf(operand) << " to " << NameOf(result);
 }
 
+// 2 `rows` `inner` `columns` operations, on operands and a result of these bytes.
+Work ProductWork(const char* op, DType dtype, int64_t rows, int64_t inner, int64_t columns,
+                 int64_t groups, int64_t bytes) {
+  return {.op = op,
+          .kind = Work::Kind::kProduct,
+          .dtype = dtype,
+          .flops = 2.0 * static_cast<double>(rows) * static_cast<double>(inner) *
+                   static_cast<double>(columns),
+          .bytes = bytes,
+          .rows = rows,
+          .inner = inner,
+          .columns = columns,
+          .groups = groups};
+}
+
 // y = x image^T for either direction of the weight.
-void Multiply(const Tensor& x, const Tensor& image, WeightFormat format, const Tensor& offsets,
-              const Tensor& y, bool accumulate, Context& context) {
+void Multiply(const char* op, const Tensor& x, const Tensor& image, WeightFormat format,
+              const Tensor& offsets, const Tensor& y, bool accumulate, Context& context) {
   const auto [R, K] = Dims<2>(x);
   const auto [R_y, N] = Dims<2>(y);
   const int64_t e = NumGroups(offsets);
@@ -39,7 +54,8 @@ void Multiply(const Tensor& x, const Tensor& image, WeightFormat format, const T
   const bool transposed = format == WeightFormat::kPackedTransposed;
   const Shape w = transposed ? Shape{e, K, N} : Shape{e, N, K};
   CHECK_EQ(image.size(), WeightImageShape(w, format, x.dtype()).num_elements()) << w;
-  if (context.device().is_meta() || R == 0 || N == 0) return;
+  const int64_t bytes = x.bytes() + image.bytes() + y.bytes();
+  if (context.DryRuns(ProductWork(op, x.dtype(), R, K, N, e, bytes)) || R == 0 || N == 0) return;
 
   CheckOffsets(offsets, R);
   if (x.dtype() != DType::kF64) {
@@ -54,12 +70,13 @@ void Multiply(const Tensor& x, const Tensor& image, WeightFormat format, const T
 }  // namespace
 
 void Linear(const LinearArgs& args, Context& context) {
-  Multiply(args.x, args.w, WeightFormat::kPacked, args.offsets, args.y, args.accumulate, context);
+  Multiply("linear", args.x, args.w, WeightFormat::kPacked, args.offsets, args.y, args.accumulate,
+           context);
 }
 
 void LinearInputGradient(const LinearInputGradientArgs& args, Context& context) {
-  Multiply(args.dy, args.w, WeightFormat::kPackedTransposed, args.offsets, args.dx, args.accumulate,
-           context);
+  Multiply("linear.gradient", args.dy, args.w, WeightFormat::kPackedTransposed, args.offsets,
+           args.dx, args.accumulate, context);
 }
 
 void LinearWeightGradient(const LinearWeightGradientArgs& args, Context& context) {
@@ -75,7 +92,9 @@ void LinearWeightGradient(const LinearWeightGradientArgs& args, Context& context
   } else {
     CHECK_EQ(args.dw.shape(), (Shape{N, K}));
   }
-  if (context.device().is_meta() || args.dw.size() == 0) return;
+  const int64_t bytes = args.dy.bytes() + args.x.bytes() + args.dw.bytes();
+  const Work work = ProductWork("linear.weight_gradient", args.x.dtype(), R, N, K, e, bytes);
+  if (context.DryRuns(work) || args.dw.size() == 0) return;
 
   CheckOffsets(args.offsets, R);
   if (args.x.dtype() == DType::kF64) {

@@ -19,7 +19,7 @@ void CheckSegments(const Tensor& x, const Tensor& w) {
 void RmsNorm(const Tensor& x, const Tensor& w, double epsilon, const Tensor& y, Context& ctx) {
   CheckSegments(x, w);
   CheckAlike(x, y);
-  if (ctx.device().is_meta()) return;
+  if (ctx.DryRuns(Moves("rms_norm", x, y))) return;
   x.dtype() == DType::kF64 ? reference::RmsNorm(x, w, epsilon, y, ctx)
                            : cpu::RmsNorm(x, w, epsilon, y, ctx);
 }
@@ -28,7 +28,7 @@ void RmsNormInputGradient(const RmsNormInputGradientArgs& args, Context& ctx) {
   CheckSegments(args.x, args.w);
   CheckAlike(args.x, args.dy);
   CheckAlike(args.x, args.dx);
-  if (ctx.device().is_meta()) return;
+  if (ctx.DryRuns(Moves("rms_norm.gradient", args.x, args.dy, args.dx))) return;
   args.x.dtype() == DType::kF64 ? reference::RmsNormInputGradient(args, ctx)
                                 : cpu::RmsNormInputGradient(args, ctx);
 }
@@ -36,7 +36,7 @@ void RmsNormInputGradient(const RmsNormInputGradientArgs& args, Context& ctx) {
 void RmsNormWeightGradient(const RmsNormWeightGradientArgs& args, Context& ctx) {
   CheckSegments(args.x, args.dw);
   CheckAlike(args.x, args.dy);
-  if (ctx.device().is_meta()) return;
+  if (ctx.DryRuns(Moves("rms_norm.weight_gradient", args.x, args.dy))) return;
   args.x.dtype() == DType::kF64 ? reference::RmsNormWeightGradient(args, ctx)
                                 : cpu::RmsNormWeightGradient(args, ctx);
 }

@@ -32,7 +32,7 @@ void CheckBalance(const Tensor& scores, const BalanceLossOptions& options) {
 Tensor BalanceLoss(const Tensor& scores, const BalanceLossOptions& options, Context& ctx) {
   CheckBalance(scores, options);
   const Tensor value = ctx.Empty(DType::kF64, {1}, "balance_loss");
-  if (ctx.device().is_meta()) return value;
+  if (ctx.DryRuns(Moves("balance_loss", scores))) return value;
   scores.dtype() == DType::kF64 ? reference::BalanceLoss(scores, options, value, ctx)
                                 : cpu::BalanceLoss(scores, options, value, ctx);
   return value;
@@ -42,7 +42,7 @@ void BalanceLossGradient(const Tensor& scores, const BalanceLossOptions& options
                          const RouterLossGradientArgs& gradient, Context& ctx) {
   CheckBalance(scores, options);
   CheckAlike(scores, gradient.dx);
-  if (ctx.device().is_meta()) return;
+  if (ctx.DryRuns(Moves("balance_loss.gradient", gradient.dx, gradient.dx))) return;
   scores.dtype() == DType::kF64 ? reference::BalanceLossGradient(scores, options, gradient, ctx)
                                 : cpu::BalanceLossGradient(scores, options, gradient, ctx);
 }
@@ -50,7 +50,7 @@ void BalanceLossGradient(const Tensor& scores, const BalanceLossOptions& options
 Tensor ZLoss(const Tensor& logits, const ZLossOptions& options, Context& ctx) {
   CheckTokens(logits, options.document_ids, options.divisor);
   const Tensor value = ctx.Empty(DType::kF64, {1}, "z_loss");
-  if (ctx.device().is_meta()) return value;
+  if (ctx.DryRuns(Moves("z_loss", logits))) return value;
   logits.dtype() == DType::kF64 ? reference::ZLoss(logits, options, value, ctx)
                                 : cpu::ZLoss(logits, options, value, ctx);
   return value;
@@ -60,7 +60,7 @@ void ZLossGradient(const Tensor& logits, const ZLossOptions& options,
                    const RouterLossGradientArgs& gradient, Context& ctx) {
   CheckTokens(logits, options.document_ids, options.divisor);
   CheckAlike(logits, gradient.dx);
-  if (ctx.device().is_meta()) return;
+  if (ctx.DryRuns(Moves("z_loss.gradient", logits, gradient.dx))) return;
   logits.dtype() == DType::kF64 ? reference::ZLossGradient(logits, options, gradient, ctx)
                                 : cpu::ZLossGradient(logits, options, gradient, ctx);
 }

@@ -32,7 +32,7 @@ void CheckWeights(const Tensor& weights, const RoutingPlan& plan, const Tensor& 
 
 void PairWeights(const PairWeightsArgs& args, Context& ctx) {
   CheckScores(args.scores, args.plan, args.weights);
-  if (ctx.device().is_meta()) return;
+  if (ctx.DryRuns(Moves("pair_weights", args.scores, args.weights))) return;
   args.scores.dtype() == DType::kF64 ? reference::PairWeights(args, ctx)
                                      : cpu::PairWeights(args, ctx);
 }
@@ -40,21 +40,21 @@ void PairWeights(const PairWeightsArgs& args, Context& ctx) {
 void PairWeightsGradient(const PairWeightsGradientArgs& args, Context& ctx) {
   CheckScores(args.scores, args.plan, args.dweights);
   CheckAlike(args.scores, args.dscores);
-  if (ctx.device().is_meta()) return;
+  if (ctx.DryRuns(Moves("pair_weights.gradient", args.scores, args.dscores, args.dweights))) return;
   args.scores.dtype() == DType::kF64 ? reference::PairWeightsGradient(args, ctx)
                                      : cpu::PairWeightsGradient(args, ctx);
 }
 
 void Permute(const Tensor& x, const RoutingPlan& plan, const Tensor& rows, Context& ctx) {
   CheckRows(x, plan, rows);
-  if (ctx.device().is_meta()) return;
+  if (ctx.DryRuns(Moves("permute", rows, rows))) return;
   x.dtype() == DType::kF64 ? reference::Permute(x, plan, rows, ctx)
                            : cpu::Permute(x, plan, rows, ctx);
 }
 
 void PermuteGradient(const PermuteGradientArgs& args, Context& ctx) {
   CheckRows(args.dx, args.plan, args.drows);
-  if (ctx.device().is_meta()) return;
+  if (ctx.DryRuns(Moves("permute.gradient", args.drows, args.dx))) return;
   args.dx.dtype() == DType::kF64 ? reference::PermuteGradient(args, ctx)
                                  : cpu::PermuteGradient(args, ctx);
 }
@@ -63,7 +63,7 @@ void Combine(const Tensor& rows, const Tensor& weights, const RoutingPlan& plan,
              Context& ctx) {
   CheckRows(y, plan, rows);
   CheckWeights(weights, plan, rows);
-  if (ctx.device().is_meta()) return;
+  if (ctx.DryRuns(Moves("combine", rows, y))) return;
   rows.dtype() == DType::kF64 ? reference::Combine(rows, weights, plan, y, ctx)
                               : cpu::Combine(rows, weights, plan, y, ctx);
 }
@@ -73,7 +73,7 @@ void CombineGradient(const CombineGradientArgs& args, Context& ctx) {
   CheckAlike(args.rows, args.drows);
   CheckWeights(args.weights, args.plan, args.rows);
   CheckAlike(args.weights, args.dweights);
-  if (ctx.device().is_meta()) return;
+  if (ctx.DryRuns(Moves("combine.gradient", args.dy, args.rows, args.drows))) return;
   args.dy.dtype() == DType::kF64 ? reference::CombineGradient(args, ctx)
                                  : cpu::CombineGradient(args, ctx);
 }

@@ -72,7 +72,7 @@ RoutingPlan BuildPlan(const Tensor& token_offsets, const Tensor& experts, int64_
   CheckDType(token_offsets, DType::kI32);
   CheckDType(experts, DType::kI32);
   const RoutingPlan plan = {token_offsets, experts, Int32(num_experts + 1, ctx), Int32(P, ctx)};
-  if (ctx.device().is_meta()) return plan;
+  if (ctx.DryRuns(Moves("plan", experts, plan.row))) return plan;
 
   CHECK_EQ(token_offsets.span<int32_t>().back(), P) << "pairs beyond the last token";
   const auto offsets = plan.expert_offsets.span<int32_t>();
@@ -92,7 +92,7 @@ RoutingPlan TopK(const TopKArgs& args, Context& ctx) {
   CheckTopK(args);
   const auto [T, E] = Dims<2>(args.scores);
   const Tensor offsets = OffsetsOfK(args, ctx);
-  const bool is_meta = ctx.device().is_meta();
+  const bool is_meta = ctx.DryRuns(Moves("top_k", args.scores));
   const Tensor experts = Int32(is_meta ? T * args.k : offsets.span<int32_t>().back(), ctx);
   if (!is_meta) {
     args.scores.dtype() == DType::kF64 ? reference::ChooseTopK(args, experts, ctx)
@@ -104,7 +104,7 @@ RoutingPlan TopK(const TopKArgs& args, Context& ctx) {
 Tensor TopKMargin(const TopKArgs& args, Context& ctx) {
   CheckTopK(args);
   const Tensor margin = ctx.Empty(DType::kF64, {1}, "top_k.margin");
-  if (ctx.device().is_meta()) return margin;
+  if (ctx.DryRuns(Moves("top_k.margin", args.scores))) return margin;
   margin.data<double>()[0] = args.scores.dtype() == DType::kF64 ? SmallestMargin<double>(args)
                                                                 : SmallestMargin<float>(args);
   return margin;

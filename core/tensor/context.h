@@ -7,6 +7,7 @@
 #include "core/base/thread_pool.h"
 #include "core/tensor/arena.h"
 #include "core/tensor/tensor.h"
+#include "core/tensor/work.h"
 
 namespace moebius {
 
@@ -27,13 +28,15 @@ class Context {
     std::vector<int> cores = {};  // thread i is pinned to cores[i]; empty: not pinned
     int64_t device_budget_bytes = 0;
     int64_t host_budget_bytes = 0;
+    WorkObserver* observer = nullptr;  // on kMeta; outlives the context
   };
 
   explicit Context(const Options& options)
       : device_(options.device),
         pool_(options.num_threads, options.cores),
         device_arena_("device", options.device, options.device_budget_bytes),
-        host_arena_("host", options.device.is_meta() ? kMeta : kCpu, options.host_budget_bytes) {}
+        host_arena_("host", options.device.is_meta() ? kMeta : kCpu, options.host_budget_bytes),
+        observer_(options.observer) {}
   Context() : Context(Options{}) {}
 
   Device device() const { return device_; }
@@ -42,6 +45,12 @@ class Context {
     return tier == MemoryTier::kDevice ? device_arena_ : host_arena_;
   }
   StepState& step() { return step_; }
+
+  // On kMeta true: there is nothing to compute, and the observer, if any, is told what there was.
+  bool DryRuns(const Work& work) {
+    if (device_.is_meta() && observer_ != nullptr) observer_->Observe(work);
+    return device_.is_meta();
+  }
 
   // Uninitialised, from the device tier. `name` is for accounting: "experts.x".
   Tensor Empty(DType dtype, const Shape& shape, const char* name);
@@ -52,6 +61,7 @@ class Context {
   ThreadPool pool_;
   Arena device_arena_;
   Arena host_arena_;
+  WorkObserver* const observer_;
   StepState step_;
 };
 
