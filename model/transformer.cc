@@ -93,7 +93,7 @@ ops::VocabularyPart Transformer::HeadPart() {
             const int64_t rows = statistics.shape()[0];
             const Tensor parts =
                 context_.Empty(DType::kF64, {ranks.size(), rows, 3}, "cross_entropy.statistics");
-            if (!context_.device().is_meta()) ranks.AllGather(statistics, parts).Wait();
+            ranks.AllGather(statistics, parts).Wait();
             kernels::CombineStatistics(parts, statistics, context_);
           }};
 }
@@ -140,13 +140,14 @@ RoutingSummary Transformer::SummarizeRouting() {
     if (spec_.is_moe_layer[layer]) summary.layers.push_back(layer);
   }
   const auto num_layers = static_cast<int64_t>(summary.layers.size());
-  if (num_layers == 0 || context_.device().is_meta()) return summary;
+  if (num_layers == 0) return summary;
 
   // One exchange for all layers of all stages: counts, then the two losses.
   const int64_t E = spec_.moe.num_experts, width = E + 2;
   const Tensor sums = context_.Zeros(DType::kF64, {num_layers, width}, "routing.sums");
   for (const auto& block : blocks_) {
     if (block->moe() == nullptr) continue;
+    if (context_.device().is_meta()) continue;
     const RoutingRecord& record = block->moe()->balance().record();
     const auto index = std::ranges::find(summary.layers, block->layer()) - summary.layers.begin();
     double* row = sums.data<double>() + index * width;
@@ -158,6 +159,7 @@ RoutingSummary Transformer::SummarizeRouting() {
     }
   }
   mesh_.world().AllReduce(sums).Wait();
+  if (context_.device().is_meta()) return summary;
 
   const auto num_losses = static_cast<double>(std::max<size_t>(spec_.moe.balance_losses.size(), 1));
   for (int64_t i = 0; i < num_layers; ++i) {

@@ -173,7 +173,12 @@ void CheckPointToPoint(Communicator& world) {
 }
 
 void CheckSplits(Communicator& world) {
-  const auto parity = world.Split(world.rank() % 2, "parity");
+  std::vector<int> everyone, same_parity;
+  for (int r = 0; r < world.size(); ++r) {
+    everyone.push_back(r);
+    if (r % 2 == world.rank() % 2) same_parity.push_back(r);
+  }
+  const auto parity = world.Split(same_parity, "parity");
   EXPECT_EQ(parity->name(), "parity");
   EXPECT_EQ(parity->size(), (world.size() + 1 - world.rank() % 2) / 2);
   EXPECT_EQ(parity->rank(), world.rank() / 2);
@@ -186,8 +191,13 @@ void CheckSplits(Communicator& world) {
 
   // A group of a group, and groups beside it that were split another number of times.
   std::unique_ptr<Communicator> pair;
-  if (world.rank() % 2 == 0) pair = parity->Split(parity->rank() / 2, "pair");
-  const auto again = world.Split(0, "again");
+  if (world.rank() % 2 == 0) {
+    const int first = parity->rank() / 2 * 2;
+    std::vector<int> two = {first};
+    if (first + 1 < parity->size()) two.push_back(first + 1);
+    pair = parity->Split(two, "pair");
+  }
+  const auto again = world.Split(everyone, "again");
   std::vector<int64_t> ones = {1};
   again->AllReduce(std::span(ones)).Wait();
   EXPECT_EQ(ones[0], world.size());
@@ -199,7 +209,9 @@ void CheckSplits(Communicator& world) {
 
 // Operations of two groups, started in one order and waited for in others.
 void CheckManyUnderWay(Communicator& world) {
-  const auto other = world.Split(0, "other");
+  std::vector<int> everyone(world.size());
+  std::iota(everyone.begin(), everyone.end(), 0);
+  const auto other = world.Split(everyone, "other");
   std::vector<std::vector<float>> x, y;
   for (int i = 0; i < 6; ++i) {
     x.push_back(Values<float>(world.rank(), 3000, i));

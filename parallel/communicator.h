@@ -24,7 +24,8 @@
 
 namespace moebius {
 
-// Elements that lie contiguously in host memory and outlive the operation they are passed to.
+// Elements that lie contiguously in host memory and outlive the operation they are passed to. Those
+// of a tensor on kMeta have no data: only a dry run's communicator takes them.
 struct Elements {
   std::byte* data = nullptr;
   int64_t count = 0;
@@ -33,7 +34,7 @@ struct Elements {
   Elements() = default;
   Elements(std::byte* data, int64_t count, DType dtype) : data(data), count(count), dtype(dtype) {}
   Elements(const Tensor& x)  // NOLINT: a tensor is elements
-      : data(x.raw()), count(x.size()), dtype(x.dtype()) {}
+      : data(x.device().is_meta() ? nullptr : x.raw()), count(x.size()), dtype(x.dtype()) {}
   template <class T, size_t N>
   Elements(std::span<T, N> x)  // NOLINT: a span is elements
       : data(reinterpret_cast<std::byte*>(x.data())),
@@ -115,9 +116,10 @@ class Communicator {
   virtual Handle Send(Elements x, int to) = 0;
   virtual Handle Receive(Elements x, int from) = 0;
 
-  // Ranks that pass the same color form a group, in the order of their ranks here. Every rank of
-  // this group calls it; blocks. The new group must not outlive the world.
-  virtual std::unique_ptr<Communicator> Split(int color, const std::string& name) = 0;
+  // Every rank of this group calls it, and passes the ranks (of this group) that its own new group
+  // has, itself among them, in ascending order; blocks. The new group must not outlive the world.
+  virtual std::unique_ptr<Communicator> Split(const std::vector<int>& ranks,
+                                              const std::string& name) = 0;
 };
 
 }  // namespace moebius

@@ -101,7 +101,6 @@ void GradientBuckets::StartNext() {
   ClearUnwritten(b);
   gradients.started = true;
   if (shards_gradients()) return StartSharded(b);
-  if (context_.device().is_meta()) return;
   gradients.handle = stage_ == ZeroStage::kReplicated
                          ? bucket.group->AllReduce(gradients.flat)
                          : bucket.group->ReduceScatter(gradients.flat, gradients.share);
@@ -113,7 +112,6 @@ void GradientBuckets::StartSharded(size_t b) {
   gradients.sum = gradients.has_share ? context_.Empty(gradients.share.dtype(),
                                                        gradients.share.shape(), "gradients")
                                       : gradients.share;
-  if (context_.device().is_meta()) return;
   gradients.handle = buckets_[b].group->ReduceScatter(gradients.flat, gradients.sum);
 }
 

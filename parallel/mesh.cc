@@ -1,5 +1,6 @@
 #include "parallel/mesh.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace moebius {
@@ -57,7 +58,7 @@ absl::StatusOr<MeshPosition> PositionOf(const ParallelSizes& sizes, int rank, in
 absl::StatusOr<std::unique_ptr<Mesh>> Mesh::Create(const ParallelSizes& sizes,
                                                    Communicator& world) {
   ASSIGN_OR_RETURN(const MeshPosition at, PositionOf(sizes, world.rank(), world.size()));
-  auto mesh = std::unique_ptr<Mesh>(new Mesh(at, world));
+  auto mesh = std::unique_ptr<Mesh>(new Mesh(sizes, at, world));
   for (int axis = 0; axis < kNumAxes; ++axis) mesh->MakeGroup({static_cast<Axis>(axis)});
   mesh->MakeGroup({Axis::kContext, Axis::kTensor});
   mesh->MakeGroup({Axis::kExpert, Axis::kExpertTensor});
@@ -91,13 +92,18 @@ void Mesh::MakeGroup(const std::vector<Axis>& axes) {
   AxisSet expert_axes = 0;
   for (const Axis axis : kExpertFold) expert_axes |= Bit(axis);
   const bool is_expert = set != 0 && (set & expert_axes & ~Bit(Axis::kPipeline)) != 0;
-  int color = 0;
-  for (const Axis axis : is_expert ? kExpertFold : kDenseFold) {
-    if ((set & Bit(axis)) == 0) color = color * position_.size_of(axis) + position_.index_on(axis);
+  const auto shares_group = [&](const MeshPosition& other) {
+    return std::ranges::all_of(is_expert ? kExpertFold : kDenseFold, [&](Axis axis) {
+      return (set & Bit(axis)) != 0 || other.index_on(axis) == position_.index_on(axis);
+    });
+  };
+  std::vector<int> ranks;
+  for (int r = 0; r < world_.size(); ++r) {
+    if (shares_group(*PositionOf(sizes_, r, world_.size()))) ranks.push_back(r);
   }
   std::string name;
   for (const Axis axis : axes) absl::StrAppend(&name, name.empty() ? "" : " x ", NameOf(axis));
-  groups_[set] = world_.Split(color, set == 0 ? "self" : name);
+  groups_[set] = world_.Split(ranks, set == 0 ? "self" : name);
 }
 
 Communicator& Mesh::group_over(const std::vector<Axis>& axes) {

@@ -55,11 +55,13 @@ class Mesh {
  private:
   using AxisSet = unsigned;  // a bit for each axis
 
-  Mesh(const MeshPosition& position, Communicator& world) : position_(position), world_(world) {}
+  Mesh(const ParallelSizes& sizes, const MeshPosition& position, Communicator& world)
+      : sizes_(sizes), position_(position), world_(world) {}
 
   AxisSet Canonical(const std::vector<Axis>& axes) const;
   void MakeGroup(const std::vector<Axis>& axes);
 
+  const ParallelSizes sizes_;
   const MeshPosition position_;
   Communicator& world_;
   std::map<AxisSet, std::unique_ptr<Communicator>> groups_;

@@ -1,7 +1,6 @@
 #include "parallel/message_communicator.h"
 
 #include <algorithm>
-#include <array>
 #include <cstring>
 
 namespace moebius {
@@ -335,22 +334,16 @@ Handle MessageCommunicator::Receive(Elements x, int from) {
   return Run(std::move(operation));
 }
 
-std::unique_ptr<Communicator> MessageCommunicator::Split(int color, const std::string& name) {
+std::unique_ptr<Communicator> MessageCommunicator::Split(const std::vector<int>& ranks,
+                                                         const std::string& name) {
   // The new group's number: one that is free on all ranks of this group.
-  std::array<int32_t, 2> mine = {color, progress_->next_group()};
-  std::vector<int32_t> all(2 * members_.size());
-  AllGather(std::span(mine), std::span(all)).Wait();
-  int group = 0;
-  std::vector<int> here, in_world;
-  for (int r = 0; r < size(); ++r) {
-    group = std::max(group, all[2 * r + 1]);
-    if (all[2 * r] != color) continue;
-    here.push_back(r);
-    in_world.push_back(members_[r]);
-  }
+  int32_t group = progress_->next_group();
+  AllReduceMax(std::span(&group, 1)).Wait();
   progress_->set_next_group(group + 1);
+  std::vector<int> in_world;
+  for (const int rank : ranks) in_world.push_back(members_[rank]);
   return std::make_unique<MessageCommunicator>(name, group, std::move(in_world),
-                                               transport_->Split(color, group, here), progress_);
+                                               transport_->Split(group, ranks), progress_);
 }
 
 }  // namespace moebius

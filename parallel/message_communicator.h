@@ -34,8 +34,7 @@ class Transport {
   virtual std::unique_ptr<Transfer> Receive(int from, int tag, std::span<std::byte> bytes) = 0;
 
   // The subgroup of `members`, in this order, which all call this with one `group` number.
-  virtual std::unique_ptr<Transport> Split(int color, int group,
-                                           const std::vector<int>& members) = 0;
+  virtual std::unique_ptr<Transport> Split(int group, const std::vector<int>& members) = 0;
 };
 
 class MessageOperation;
@@ -59,7 +58,8 @@ class MessageCommunicator final : public Communicator {
   Handle Barrier() override;
   Handle Send(Elements x, int to) override;
   Handle Receive(Elements x, int from) override;
-  std::unique_ptr<Communicator> Split(int color, const std::string& name) override;
+  std::unique_ptr<Communicator> Split(const std::vector<int>& ranks,
+                                      const std::string& name) override;
 
  private:
   friend class MessageOperation;

@@ -86,11 +86,11 @@ class MpiTransport final : public Transport {
     });
   }
 
-  std::unique_ptr<Transport> Split(int color, int, const std::vector<int>& members) override {
+  std::unique_ptr<Transport> Split(int, const std::vector<int>& members) override {
     MPI_Comm group = MPI_COMM_NULL;
     int rank = 0, size = 0;
     MPI_Comm_rank(communicator_, &rank);
-    CHECK_EQ(MPI_Comm_split(communicator_, color, rank, &group), MPI_SUCCESS);
+    CHECK_EQ(MPI_Comm_split(communicator_, members.front(), rank, &group), MPI_SUCCESS);
     MPI_Comm_size(group, &size);
     CHECK_EQ(size, static_cast<int>(members.size()));
     return std::make_unique<MpiTransport>(group, max_message_bytes_);

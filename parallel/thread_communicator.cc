@@ -93,7 +93,7 @@ class ThreadTransport final : public Transport {
     return std::make_unique<ReceiveTransfer>(mailboxes_[rank_], group_, from, tag, bytes);
   }
 
-  std::unique_ptr<Transport> Split(int, int group, const std::vector<int>& members) override {
+  std::unique_ptr<Transport> Split(int group, const std::vector<int>& members) override {
     std::vector<Mailbox*> mailboxes;
     for (const int member : members) mailboxes.push_back(mailboxes_[member]);
     const auto self = std::ranges::find(members, rank_) - members.begin();

@@ -52,7 +52,7 @@ Tensor ValueBuckets::Own(size_t b, const Bucket::Part& part) const {
 Handle ValueBuckets::Updated(size_t b) {
   if (are_sharded()) Release(b);
   const bool gathers = stage_ == ZeroStage::kOptimizer || stage_ == ZeroStage::kGradients;
-  if (!gathers || context_.device().is_meta()) return Handle();
+  if (!gathers) return Handle();
   return buckets_[b].group->AllGather(buckets_[b].ShareOf(flats_[b]), flats_[b]);
 }
 
@@ -62,7 +62,7 @@ void ValueBuckets::Gather(size_t b) {
   if (flats_[b].defined() && versions_[b] == version) return;
   versions_[b] = version;
   flats_[b] = context_.Empty(buckets_[b].dtype, {buckets_[b].size}, "gathered_parameters");
-  if (!context_.device().is_meta()) buckets_[b].group->AllGather(shares_[b], flats_[b]).Wait();
+  buckets_[b].group->AllGather(shares_[b], flats_[b]).Wait();
   for (const Bucket::Member& member : buckets_[b].members) {
     member.parameter->value = buckets_[b].View(flats_[b], member);
   }

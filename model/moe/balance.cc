@@ -90,8 +90,9 @@ Tensor Balance::GlobalFractions(const StepInputs& step) {
 }
 
 void Balance::SumCountsOverRanks() {
-  if (context_.device().is_meta()) return;
-  std::ranges::copy(record_.counts.span<double>(), step_counts_.data<double>());
+  if (!context_.device().is_meta()) {
+    std::ranges::copy(record_.counts.span<double>(), step_counts_.data<double>());
+  }
   batch_group_.AllReduce(step_counts_).Wait();
 }
 
@@ -103,7 +104,7 @@ Tensor Balance::FractionsOfGroups(const RoutingPlan& plan, int64_t num_groups,
   kernels::ExpertCounts(
       {.plan = plan, .tokens_per_group = tokens_per_group, .counts = counts, .accumulate = false},
       context_);
-  if (!context_.device().is_meta()) micro_batch_group_.AllReduce(counts).Wait();
+  micro_batch_group_.AllReduce(counts).Wait();
   return FractionsOf(counts);
 }
 

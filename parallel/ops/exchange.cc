@@ -117,16 +117,45 @@ void AddElements(DType dtype, std::byte* sum, const std::byte* x, int64_t count)
 }
 
 void AddTo(const Tensor& sum, const Tensor& x, Context& context) {
+  if (context.DryRuns(Moves("exchange.add", sum, sum, x))) return;
   const int64_t size = SizeOf(x.dtype());
   context.pool().ForRange(x.size(), 1 << 14, [&](int64_t begin, int64_t end) {
     AddElements(x.dtype(), sum.raw() + begin * size, x.raw() + begin * size, end - begin);
   });
 }
 
+// On kMeta: the sides of even routing, whose counts are not known yet.
+void MakeDryExchange(int64_t num_local_experts, Communicator& communicator, Context& context,
+                     Exchange& exchange) {
+  const auto int32s = [&](const Shape& shape) {
+    return context.Empty(DType::kI32, shape, "exchange");
+  };
+  const int num_ranks = communicator.size();
+  std::vector<int32_t> none(num_ranks);
+  communicator.AllToAllV({std::span(none), none}, {std::span(none), none}, 1).Wait();
+  exchange.senders.counts = exchange.experts.counts = int32s({num_ranks});
+  const int64_t E = num_ranks / exchange.senders.copies * num_local_experts;
+  if (exchange.senders.copies > 1) {
+    exchange.senders.blocks = int32s({E * exchange.senders.copies, 3});
+  }
+  if (num_local_experts > 1) exchange.experts.blocks = int32s({num_ranks * num_local_experts, 3});
+}
+
+// Rows in messages to (from) each rank. On kMeta as many to each.
+std::vector<int32_t> CountsOf(const Exchange::Side& side, int64_t num_rows, int num_ranks) {
+  if (side.counts.device().is_meta()) {
+    const int64_t messages = num_rows * side.copies;
+    return std::vector<int32_t>(num_ranks, static_cast<int32_t>(messages / num_ranks));
+  }
+  const auto counts = side.counts.span<int32_t>();
+  return {counts.begin(), counts.end()};
+}
+
 // Calls fn(rows, messages, elements) for each block: one copy of all rows before the next.
 template <class Fn>
 void ForBlocks(const Exchange::Side& side, const Tensor& rows, const Tensor& messages,
                Context& context, const Fn& fn) {
+  if (context.DryRuns(Moves("exchange.rows", rows, messages))) return;
   const int64_t width = rows.shape()[1], row_bytes = width * SizeOf(rows.dtype());
   const int64_t blocks = side.blocks.shape()[0] / side.copies;
   for (int copy = 0; copy < side.copies; ++copy) {
@@ -161,31 +190,32 @@ void OutOfMessages(const Exchange::Side& side, const Tensor& rows, const Tensor&
 // x [rows of `from`, D] -> y [rows of `to`, D]
 void SendRows(const Exchange::Side& from, const Exchange::Side& to, const Tensor& x,
               const Tensor& y, Communicator& communicator, Context& context) {
-  const auto messages_of = [&](const Exchange::Side& side) {
-    const Shape shape{side.num_rows * side.copies, x.shape()[1]};
+  const auto messages_of = [&](const Exchange::Side& side, const Tensor& rows) {
+    const Shape shape{rows.shape()[0] * side.copies, x.shape()[1]};
     return context.Empty(x.dtype(), shape, "exchange.messages");
   };
   Tensor sent = x, received = y;
   if (from.blocks.defined()) {
-    sent = messages_of(from);
+    sent = messages_of(from, x);
     IntoMessages(from, x, sent, context);
   }
-  if (to.blocks.defined()) received = messages_of(to);
-  communicator
-      .AllToAllV({sent, from.counts.span<int32_t>()}, {received, to.counts.span<int32_t>()},
-                 x.shape()[1])
-      .Wait();
+  if (to.blocks.defined()) received = messages_of(to, y);
+  const int num_ranks = communicator.size();
+  const std::vector<int32_t> to_each = CountsOf(from, x.shape()[0], num_ranks);
+  const std::vector<int32_t> from_each = CountsOf(to, y.shape()[0], num_ranks);
+  communicator.AllToAllV({sent, to_each}, {received, from_each}, x.shape()[1]).Wait();
   if (to.blocks.defined()) OutOfMessages(to, y, received, context);
 }
 
 Tensor Exchanged(const Exchange::Side& from, const Exchange::Side& to, const Tensor& x,
                  const char* name, Communicator& communicator, Context& context) {
+  int64_t num_rows = to.num_rows;
   if (context.device().is_meta()) {
-    const int64_t rows = x.shape()[0] * from.copies / to.copies;
-    return context.Empty(x.dtype(), {rows, x.shape()[1]}, name);
+    num_rows = x.shape()[0] * from.copies / to.copies;
+  } else {
+    CHECK_EQ(x.shape()[0], from.num_rows) << "not the rows of this exchange";
   }
-  CHECK_EQ(x.shape()[0], from.num_rows) << "not the rows of this exchange";
-  const Tensor y = context.Empty(x.dtype(), {to.num_rows, x.shape()[1]}, name);
+  const Tensor y = context.Empty(x.dtype(), {num_rows, x.shape()[1]}, name);
   SendRows(from, to, x, y, communicator, context);
   return y;
 }
@@ -195,8 +225,8 @@ void ExchangeGradient(const Exchange::Side& from, const Exchange::Side& to, cons
                       const GradientSlot& dx, Communicator& communicator, Context& context) {
   if (dx.accumulate) {
     const Tensor part = Exchanged(from, to, dy, "exchange.gradient", communicator, context);
-    if (!context.device().is_meta()) AddTo(dx.tensor, part, context);
-  } else if (!context.device().is_meta()) {
+    AddTo(dx.tensor, part, context);
+  } else {
     SendRows(from, to, dy, dx.tensor, communicator, context);
   }
 }
@@ -223,7 +253,10 @@ Exchange MakeExchange(const Tensor& expert_offsets, std::span<const int> owner, 
   if (num_ranks == 1) return exchange;
   const int64_t e = std::ranges::count(owner, communicator.rank() / copies);
   exchange.local_offsets = context.Empty(DType::kI32, {e + 1}, "exchange");
-  if (context.device().is_meta()) return exchange;
+  if (context.device().is_meta()) {
+    MakeDryExchange(e, communicator, context, exchange);
+    return exchange;
+  }
 
   const auto offsets = expert_offsets.span<int32_t>();
   const std::vector<int32_t> counts = ExchangeCounts(offsets, owner, copies, communicator);

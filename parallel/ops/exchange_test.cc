@@ -6,6 +6,7 @@
 
 #include "core/base/random.h"
 #include "core/base/status.h"
+#include "parallel/dry_communicator.h"
 #include "parallel/thread_communicator.h"
 
 namespace moebius {
@@ -158,25 +159,23 @@ TEST(Exchange, ThereAndBack) {
 }
 
 TEST(Exchange, MetaNeedsNoOtherRank) {
-  RunOnThreads(2, [](Communicator& world) {
-    if (world.rank() == 1) return;
-    Context context({.device = kMeta});
-    NoWeights weights;
-    Tape tape(context, weights);
-    const Tensor offsets = context.Empty(DType::kI32, {4}, "test");
-    for (const int copies : {1, 2}) {
-      const std::vector<int> owner = copies == 1 ? std::vector{0, 0, 1} : std::vector{0, 0, 0};
-      const Exchange exchange = MakeExchange(offsets, owner, copies, world, context);
-      const Var rows = tape.Input(context.Empty(DType::kF32, {10, 8}, "test"));
-      const Var local = ToExperts(tape, rows, exchange, &world);
-      EXPECT_EQ(local.shape(), (Shape{10 * copies, 8}));
-      EXPECT_EQ(exchange.local_offsets.shape(), (Shape{copies == 1 ? 3 : 4}));
-      const Var back = FromExperts(tape, local, exchange, &world);
-      const Tape::Seed seeds[] = {{back.id(), context.Empty(DType::kF32, {10, 8}, "test")}};
-      tape.Backward(seeds);
-      EXPECT_EQ(tape.LeafGradient(rows.id()).shape(), (Shape{10, 8}));
-    }
-  });
+  Context context({.device = kMeta});
+  DryCommunicator world(0, 2, {.messages = context.arena()});
+  NoWeights weights;
+  Tape tape(context, weights);
+  const Tensor offsets = context.Empty(DType::kI32, {4}, "test");
+  for (const int copies : {1, 2}) {
+    const std::vector<int> owner = copies == 1 ? std::vector{0, 0, 1} : std::vector{0, 0, 0};
+    const Exchange exchange = MakeExchange(offsets, owner, copies, world, context);
+    const Var rows = tape.Input(context.Empty(DType::kF32, {10, 8}, "test"));
+    const Var local = ToExperts(tape, rows, exchange, &world);
+    EXPECT_EQ(local.shape(), (Shape{10 * copies, 8}));
+    EXPECT_EQ(exchange.local_offsets.shape(), (Shape{copies == 1 ? 3 : 4}));
+    const Var back = FromExperts(tape, local, exchange, &world);
+    const Tape::Seed seeds[] = {{back.id(), context.Empty(DType::kF32, {10, 8}, "test")}};
+    tape.Backward(seeds);
+    EXPECT_EQ(tape.LeafGradient(rows.id()).shape(), (Shape{10, 8}));
+  }
 }
 
 }  // namespace

@@ -81,7 +81,7 @@ TEST_P(SequenceAttentionTest, RanksGiveWhatOneRankGives) {
       Context context;
       const Tensor ids = documents ? DocumentIds(context) : Tensor();
       const Operands all = Inputs(context);
-      const auto alone = world.Split(world.rank(), "alone");
+      const auto alone = world.Split({world.rank()}, "alone");
       const Operands expected =
           Attend(context, all, kWhole, ids, {.num_sequences = B, .chunks_per_rank = 2}, *alone);
 

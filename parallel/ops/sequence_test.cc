@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "absl/strings/str_cat.h"
+#include "parallel/dry_communicator.h"
 #include "parallel/thread_communicator.h"
 #include "tests/testing/gradient_check.h"
 #include "tests/testing/random_tensors.h"
@@ -181,21 +182,19 @@ TEST(Sequence, GatherAndScatterAreTransposes) {
 }
 
 TEST(Sequence, MetaNeedsNoOtherRank) {
-  RunOnThreads(2, [](Communicator& world) {
-    if (world.rank() == 1) return;
-    Context context({.device = kMeta});
-    test::ValueWeights weights;
-    Tape tape(context, weights);
-    const SequenceCut cut = {.num_sequences = 3, .num_ranks = 2, .chunks_per_rank = 2};
-    const Var x = tape.Input(context.Empty(DType::kF32, {12, 8}, "test"));
-    const Var all = GatherSequence(tape, x, cut, &world);
-    EXPECT_EQ(all.shape(), (Shape{24, 8}));
-    const Var local = ScatterSequence(tape, all, cut, &world);
-    EXPECT_EQ(local.shape(), x.shape());
-    const Tape::Seed seed = {local.id(), context.Empty(DType::kF32, {12, 8}, "test")};
-    tape.Backward({&seed, 1});
-    EXPECT_EQ(tape.LeafGradient(x.id()).shape(), x.shape());
-  });
+  Context context({.device = kMeta});
+  DryCommunicator world(0, 2, {.messages = context.arena()});
+  test::ValueWeights weights;
+  Tape tape(context, weights);
+  const SequenceCut cut = {.num_sequences = 3, .num_ranks = 2, .chunks_per_rank = 2};
+  const Var x = tape.Input(context.Empty(DType::kF32, {12, 8}, "test"));
+  const Var all = GatherSequence(tape, x, cut, &world);
+  EXPECT_EQ(all.shape(), (Shape{24, 8}));
+  const Var local = ScatterSequence(tape, all, cut, &world);
+  EXPECT_EQ(local.shape(), x.shape());
+  const Tape::Seed seed = {local.id(), context.Empty(DType::kF32, {12, 8}, "test")};
+  tape.Backward({&seed, 1});
+  EXPECT_EQ(tape.LeafGradient(x.id()).shape(), x.shape());
 }
 
 // A single rank takes any length: an odd number of positions is no two chunks.

@@ -208,8 +208,15 @@ class PlanRun {
 void PipelineExecutor::Run(const PipelinePlan& plan) {
   CHECK_EQ(parts_.stages.size(), plan.spec.num_stages) << "one rank a stage";
   PlanRun run(parts_, plan);
-  for (const Action& action : plan.stages[parts_.stages.rank()]) run.Do(action);
+  PlanObserver* const observer = parts_.observer;
+  if (observer != nullptr) observer->PlanBegins(plan);
+  for (const Action& action : plan.stages[parts_.stages.rank()]) {
+    if (observer != nullptr) observer->ActionBegins(action);
+    run.Do(action);
+    if (observer != nullptr) observer->ActionEnds(action);
+  }
   run.Finish();
+  if (observer != nullptr) observer->PlanEnds();
 }
 
 }  // namespace moebius

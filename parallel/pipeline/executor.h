@@ -42,6 +42,16 @@ class PipelineModel {
   virtual void AfterBackward(int /*chunk*/, int /*micro_batch*/) {}
 };
 
+// Told what a stage runs, as it runs it.
+class PlanObserver {
+ public:
+  virtual ~PlanObserver() = default;
+  virtual void PlanBegins(const PipelinePlan& plan) = 0;
+  virtual void ActionBegins(const Action& action) = 0;
+  virtual void ActionEnds(const Action& action) = 0;
+  virtual void PlanEnds() = 0;
+};
+
 class PipelineExecutor {
  public:
   // All outlive the executor. `stages`: the ranks of the pipeline axis, in order.
@@ -51,6 +61,7 @@ class PipelineExecutor {
     Context& context;
     WeightSource& weights;
     GradientSink* gradients = nullptr;  // of the tapes
+    PlanObserver* observer = nullptr;
   };
   explicit PipelineExecutor(const Parts& parts) : parts_(parts) {}
 

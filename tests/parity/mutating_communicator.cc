@@ -49,8 +49,9 @@ class MutatingCommunicator final : public Communicator {
   Handle Send(Elements x, int to) override { return base_.Send(x, to); }
   Handle Receive(Elements x, int from) override { return base_.Receive(x, from); }
 
-  std::unique_ptr<Communicator> Split(int color, const std::string& name) override {
-    auto group = base_.Split(color, name);
+  std::unique_ptr<Communicator> Split(const std::vector<int>& ranks,
+                                      const std::string& name) override {
+    auto group = base_.Split(ranks, name);
     Communicator& base = *group;
     return std::make_unique<MutatingCommunicator>(base, std::move(group), mutation_, applied_);
   }
