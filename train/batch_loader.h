@@ -14,7 +14,7 @@ namespace moebius {
 // The tokens of `samples`, put one behind the other, that the rank at `at` has on its device.
 // `sample_index` [samples.size()] names them over the whole run. Loss weights are in `dtype` (F32
 // or F64) and not yet divided. No sample: T is zero. REQUIRES: the sequence length divides by twice
-// the context size (if that is more than 1) times the tensor size.
+// the context size (if that is more than 1) times the tensor size. On kMeta samples may be empty.
 struct MicroBatchOptions {
   int64_t sequence_length = 0;
   bool attention_within_documents = true;

@@ -93,7 +93,8 @@ void TrainStep::RunPlan(const PipelinePlan& plan, StageModel& stage) {
                     .stages = parts_.mesh.group(Axis::kPipeline),
                     .context = parts_.context,
                     .weights = parts_.weights,
-                    .gradients = &parts_.buckets})
+                    .gradients = &parts_.buckets,
+                    .observer = parts_.observer})
       .Run(plan);
 }
 
@@ -102,8 +103,7 @@ void TrainStep::SumSharedTable() {
   Parameter* const table = parts_.model.shared_by_stages();
   if (table == nullptr) return;
   const GradientSlot own = parts_.buckets.Open(*table);
-  if (own.tensor.device().is_meta()) return;
-  if (!own.accumulate && own.tensor.size() > 0) {
+  if (!own.accumulate && own.tensor.size() > 0 && !own.tensor.device().is_meta()) {
     std::memset(own.tensor.raw(), 0, static_cast<size_t>(own.tensor.bytes()));
   }
   const Tensor other = parts_.context.Empty(own.tensor.dtype(), own.tensor.shape(), "gradients");

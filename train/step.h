@@ -36,6 +36,7 @@ class TrainStep {
     PipelineSpec pipeline;
     double clip_norm = 0;  // 0: no clipping
     uint64_t seed = 0;     // of debug routing
+    PlanObserver* observer = nullptr;
   };
   explicit TrainStep(const Parts& parts);
 

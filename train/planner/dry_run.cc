@@ -1,0 +1,69 @@
+#include "train/planner/dry_run.h"
+
+#include <algorithm>
+#include <span>
+#include <vector>
+
+#include "train/step_engine.h"
+
+namespace moebius {
+namespace {
+
+// A name, or the beginning of names that end in '.'.
+bool IsCalled(const std::string& name, std::string_view what) {
+  return what.ends_with('.') ? name.starts_with(what) : name == what;
+}
+
+int64_t PeakOf(const std::map<std::string, Arena::Use>& by_name,
+               std::initializer_list<std::string_view> names) {
+  int64_t bytes = 0;
+  for (const auto& [name, use] : by_name) {
+    const bool counts =
+        std::ranges::any_of(names, [&](std::string_view what) { return IsCalled(name, what); });
+    if (counts) bytes += use.peak_bytes;
+  }
+  return bytes;
+}
+
+std::vector<MicroBatch> MicroBatchesOf(StepEngine& engine) {
+  const int64_t size = engine.config().train().micro_batch_size();
+  const std::vector<Sample> samples(size);
+  const std::vector<int64_t> index(size);
+  std::vector<MicroBatch> micro_batches;
+  for (int m = 0; m < engine.pipeline().num_micro_batches; ++m) {
+    micro_batches.push_back(
+        MakeMicroBatch(samples, index, engine.micro_batch_options(), engine.context()));
+  }
+  return micro_batches;
+}
+
+}  // namespace
+
+RankMemory MemoryOf(const Arena& device, const Arena& messages) {
+  const std::map<std::string, Arena::Use> by_name = device.by_name();
+  RankMemory memory{
+      .parameters = PeakOf(by_name, {"parameters", "gathered_parameters", "buffers"}),
+      .weights = PeakOf(by_name, {"weight_image"}),
+      .gradients = PeakOf(by_name, {"gradients"}),
+      .states = PeakOf(by_name, {"optimizer."}),
+      .buffers = PeakOf(by_name, {"exchange.messages", "sequence.messages", "pipeline."}),
+      .scratch = messages.total().peak_bytes,
+      .peak = device.total().peak_bytes};
+  memory.activations = memory.peak - memory.parameters - memory.weights - memory.gradients -
+                       memory.states - memory.buffers;
+  return memory;
+}
+
+absl::StatusOr<RankMemory> DryRun(const RunConfig& config, int64_t tokenizer_vocab_size, int rank,
+                                  int num_ranks, const DryRunObservers& observers) {
+  Arena messages("messages", kMeta);
+  DryCommunicator world(rank, num_ranks, {.messages = messages, .observer = observers.calls});
+  ASSIGN_OR_RETURN(
+      const std::unique_ptr<StepEngine> engine,
+      StepEngine::Create(config, tokenizer_vocab_size, world,
+                         {.device = kMeta, .observer = observers.work}, observers.plan));
+  engine->Step(1, MicroBatchesOf(*engine));
+  return MemoryOf(engine->context().arena(), messages);
+}
+
+}  // namespace moebius
