@@ -28,7 +28,10 @@ class Context {
     std::vector<int> cores = {};  // thread i is pinned to cores[i]; empty: not pinned
     int64_t device_budget_bytes = 0;
     int64_t host_budget_bytes = 0;
-    WorkObserver* observer = nullptr;  // on kMeta; outlives the context
+    WorkObserver* observer = nullptr;  // of ops; outlives the context
+    // Numbers that ops hold at a time where they can work in chunks (the loss's logits): those of
+    // the CPU stay in its caches.
+    int64_t chunk_elements = int64_t{1} << 21;
   };
 
   explicit Context(const Options& options)
@@ -36,7 +39,8 @@ class Context {
         pool_(options.num_threads, options.cores),
         device_arena_("device", options.device, options.device_budget_bytes),
         host_arena_("host", options.device.is_meta() ? kMeta : kCpu, options.host_budget_bytes),
-        observer_(options.observer) {}
+        observer_(options.observer),
+        chunk_elements_(options.chunk_elements) {}
   Context() : Context(Options{}) {}
 
   Device device() const { return device_; }
@@ -46,9 +50,12 @@ class Context {
   }
   StepState& step() { return step_; }
 
-  // On kMeta true: there is nothing to compute, and the observer, if any, is told what there was.
+  int64_t chunk_elements() const { return chunk_elements_; }
+
+  // The observer, if any, is told what an op is about to compute. True on kMeta: there is nothing
+  // to compute.
   bool DryRuns(const Work& work) {
-    if (device_.is_meta() && observer_ != nullptr) observer_->Observe(work);
+    if (observer_ != nullptr) observer_->Observe(work);
     return device_.is_meta();
   }
 
@@ -62,6 +69,7 @@ class Context {
   Arena device_arena_;
   Arena host_arena_;
   WorkObserver* const observer_;
+  const int64_t chunk_elements_;
   StepState step_;
 };
 

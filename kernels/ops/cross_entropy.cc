@@ -10,12 +10,11 @@
 namespace moebius::ops {
 namespace {
 
-constexpr int64_t kChunkElements = int64_t{1} << 21;  // of logits: they stay in the cache
-constexpr int64_t kMinChunkTokens = 64;               // products need some rows
+constexpr int64_t kMinChunkTokens = 64;  // products need some rows
 
-int64_t ChunkTokens(int64_t T, const Parameter* head, const VocabularyPart& part) {
+int64_t ChunkTokens(int64_t T, const Parameter* head, const VocabularyPart& part, Context& ctx) {
   const int64_t V = std::max({int64_t{1}, head->value.shape()[0], part.size});
-  return std::min(T, std::max(kMinChunkTokens, kChunkElements / V));
+  return std::min(T, std::max(kMinChunkTokens, ctx.chunk_elements() / V));
 }
 
 // Calls fn(begin, end, logits) for chunks of tokens, with logits [end - begin, V] in F32 or F64.
@@ -88,7 +87,7 @@ Tensor TokenLosses(Tape& tape, const Var& x, Parameter* head, const Tensor& labe
                    const Tensor& weights, const VocabularyPart& part) {
   Context& ctx = tape.context();
   const Tensor nll = ctx.Empty(DType::kF64, labels.shape(), "cross_entropy.nll");
-  const int64_t chunk = ChunkTokens(labels.size(), head, part);
+  const int64_t chunk = ChunkTokens(labels.size(), head, part, ctx);
   ForChunks(tape, x.value(), head, chunk, [&](int64_t begin, int64_t end, const Tensor& logits) {
     LossesOfChunk({.logits = logits,
                    .labels = labels.Slice(begin, end),
@@ -106,7 +105,7 @@ Tensor CrossEntropyLoss(Tape& tape, const Var& x, Parameter* head, const Tensor&
 
   const auto [T, D] = Dims<2>(x.value());
   const int64_t V = head->value.shape()[0];
-  const int64_t chunk = ChunkTokens(T, head, part);
+  const int64_t chunk = ChunkTokens(T, head, part, ctx);
   const bool in_place = x.dtype() != DType::kBF16;  // dlogits have the dtype of x
   const Tensor dlogits_buffer =
       in_place ? Tensor() : ctx.Empty(x.dtype(), {chunk, V}, "cross_entropy.dlogits");
