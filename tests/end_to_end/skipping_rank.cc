@@ -15,7 +15,7 @@ namespace moebius {
 namespace {
 
 absl::Status Steps(Communicator& world, const RankCores&) {
-  const auto data = world.Split(0, "data");
+  const auto data = world.Split(world.members(), "data");
   std::vector<float> sums(100), all(world.size()), mine(1);
   for (int step = 1; step <= 20; ++step) {
     data->AllReduce(std::span(sums)).Wait();
