@@ -15,14 +15,14 @@ std::string Prefix(int64_t layer) { return "layers." + std::to_string(layer) + "
 }  // namespace
 
 Block::Block(const ModelSpec& spec, int64_t layer, ParameterStore& store, Mesh& mesh,
-             Context& context, const DtypePolicy& policy, Recompute recompute)
+             Context& context, const DtypePolicy& policy, const Options& options)
     : layer_(layer),
       norm_epsilon_(spec.norm_epsilon),
       attention_norm_(
           store.AddParameter({Prefix(layer) + "attention_norm.weight", {spec.hidden_size}})),
       attention_(spec, Prefix(layer) + "attention.", store, mesh),
       ffn_norm_(store.AddParameter({Prefix(layer) + "ffn_norm.weight", {spec.hidden_size}})),
-      recompute_(recompute),
+      recompute_(options.recompute),
       all_segments_([this](Tape& tape, const Bundle& in) { return RunSegments(tape, in); }) {
   const auto bind = [this](Bundle (Block::*segment)(Tape&, const Bundle&)) {
     return [this, segment](Tape& tape, const Bundle& in) { return (this->*segment)(tape, in); };
@@ -33,7 +33,8 @@ Block::Block(const ModelSpec& spec, int64_t layer, ParameterStore& store, Mesh& 
                  {"ffn", bind(&Block::FeedForwardDense), /*is_wide=*/true}};
     return;
   }
-  moe_.emplace(spec, Prefix(layer) + "moe.", store, mesh, context, policy.router);
+  moe_.emplace(spec, Prefix(layer) + "moe.", store, mesh, context,
+               MoeLayer::Options{.router = policy.router, .dispatcher = options.dispatcher});
   segments_ = {{"attention_and_router", bind(&Block::AttendAndRoute)},
                {"dispatch", bind(&Block::Dispatch)},
                {"experts", bind(&Block::RunExperts), /*is_wide=*/true},

@@ -36,9 +36,14 @@ enum class Recompute {
 
 class Block {
  public:
-  // `prefix`: "layers.3."
+  // How it runs; never changes a number.
+  struct Options {
+    Recompute recompute = Recompute::kNone;
+    DispatcherKind dispatcher = DispatcherKind::kAllToAll;
+  };
+
   Block(const ModelSpec& spec, int64_t layer, ParameterStore& store, Mesh& mesh, Context& context,
-        const DtypePolicy& policy, Recompute recompute);
+        const DtypePolicy& policy, const Options& options);
   Block(const Block&) = delete;
 
   // In order. Each maps {"hidden": [tokens of the shard, D], ...} with a BlockState to the same;

@@ -35,8 +35,9 @@ Transformer::Transformer(const ModelSpec& spec, const DtypePolicy& policy, Mesh&
   if (embeds || shared) embedding_ = AddTable("embedding.weight", shared);
   for (const ModelChunk& chunk : chunks_) {
     for (int64_t layer = chunk.first_layer; layer < chunk.end_layer; ++layer) {
-      blocks_.push_back(
-          std::make_unique<Block>(spec_, layer, store_, mesh, context, policy, options.recompute));
+      blocks_.push_back(std::make_unique<Block>(
+          spec_, layer, store_, mesh, context, policy,
+          Block::Options{.recompute = options.recompute, .dispatcher = options.dispatcher}));
     }
   }
   if (has_head) {

@@ -42,6 +42,7 @@ class Transformer {
   struct Options {
     std::vector<ModelChunk> chunks = {};  // none: the whole model in one
     Recompute recompute = Recompute::kNone;
+    DispatcherKind dispatcher = DispatcherKind::kAllToAll;
   };
 
   // Parameters start uninitialised: `store().Initialize(seed)` or a checkpoint fills them.

@@ -25,6 +25,11 @@ Recompute RecomputeOf(const ParallelConfig& config) {
                                                            : Recompute::kNone;
 }
 
+DispatcherKind DispatcherOf(const ParallelConfig& config) {
+  return config.dispatcher() == ParallelConfig::ALL_GATHER ? DispatcherKind::kAllGather
+                                                           : DispatcherKind::kAllToAll;
+}
+
 LearningRateSpec LearningRateOf(const RunConfig& config) {
   const OptimizerConfig& optimizer = config.optimizer();
   using Shape = LearningRateSpec::Shape;
@@ -89,7 +94,8 @@ StepEngine::StepEngine(const RunConfig& config, const Context::Options& resource
   model_ = std::make_unique<Transformer>(
       spec, DtypePolicy::For(ComputeDtypeOf(config)), *mesh_, context_,
       Transformer::Options{.chunks = ChunksOf(config, pipeline_, stage),
-                           .recompute = RecomputeOf(config.parallel())});
+                           .recompute = RecomputeOf(config.parallel()),
+                           .dispatcher = DispatcherOf(config.parallel())});
   model_->store().Initialize(config.run().seed());
   const std::vector<Parameter*> parameters = model_->store().parameters();
   const BucketOptions sharing = BucketsOf(config.parallel());

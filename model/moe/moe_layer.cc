@@ -1,17 +1,21 @@
 #include "model/moe/moe_layer.h"
 
-#include "kernels/ops/routing.h"
-
 namespace moebius {
+namespace {
+
+// [E] on the expert axis
+std::vector<int> OwnersOn(const Mesh& mesh, const ModelSpec& spec) {
+  return EvenOwners(spec.moe.num_experts, mesh.position().size_of(Axis::kExpert));
+}
+
+}  // namespace
 
 MoeLayer::MoeLayer(const ModelSpec& spec, const std::string& prefix, ParameterStore& store,
-                   Mesh& mesh, Context& context, DType router)
-    : expert_group_(&mesh.group_over({Axis::kExpert, Axis::kExpertTensor})),
-      copies_(mesh.position().size_of(Axis::kExpertTensor)),
-      owner_(EvenOwners(spec.moe.num_experts, mesh.position().size_of(Axis::kExpert))),
-      router_(spec, prefix, store, router),
-      experts_(spec, prefix, owner_, store),
-      balance_(spec.moe, prefix, store, context, mesh, router) {
+                   Mesh& mesh, Context& context, const Options& options)
+    : dispatcher_(Dispatcher::Create(options.dispatcher, OwnersOn(mesh, spec), mesh)),
+      router_(spec, prefix, store, options.router),
+      experts_(spec, prefix, OwnersOn(mesh, spec), store),
+      balance_(spec.moe, prefix, store, context, mesh, options.router) {
   if (spec.moe.num_shared_experts > 0) {
     shared_.emplace(spec, spec.moe.num_shared_experts * spec.moe.expert_hidden_size,
                     prefix + "shared.", store, mesh);
@@ -26,29 +30,27 @@ MoeLayer::Routed MoeLayer::Route(Tape& tape, const Var& x, const MicroBatch& bat
       balance_.record().margins.push_back(
           router_.Margin(scores.value(), balance_.selection_bias(), batch, tape.context()));
     }
-    RoutingPlan plan =
-        router_.Select(scores.value(), balance_.selection_bias(), batch, step, tape.context());
-    Exchange exchange =
-        MakeExchange(plan.expert_offsets, owner_, copies_, *expert_group_, tape.context());
-    return Routing{std::move(plan), std::move(exchange)};
+    return dispatcher_->Agree(
+        router_.Select(scores.value(), balance_.selection_bias(), batch, step, tape.context()),
+        tape.context());
   });
   balance_.Apply(tape, logits, scores, routing.plan, batch, step);
-  Var weights = router_.Weigh(tape, scores, routing.plan);
+  Var weights =
+      dispatcher_->CombineWeights(tape, router_.Weigh(tape, scores, routing.plan), routing);
   return {std::move(routing), std::move(weights)};
 }
 
 Var MoeLayer::Dispatch(Tape& tape, const Var& x, const Routing& routing) const {
-  return ToExperts(tape, ops::Permute(tape, x, routing.plan), routing.exchange, expert_group_);
+  return dispatcher_->Dispatch(tape, x, routing);
 }
 
 Var MoeLayer::RunExperts(Tape& tape, const Var& rows, const Routing& routing) const {
-  return experts_.Forward(tape, rows, routing.exchange.local_offsets);
+  return experts_.Forward(tape, rows, dispatcher_->ExpertOffsets(routing));
 }
 
 Var MoeLayer::Combine(Tape& tape, const Var& rows, const Var& weights,
                       const Routing& routing) const {
-  const Var returned = FromExperts(tape, rows, routing.exchange, expert_group_);
-  return ops::Combine(tape, returned, weights, routing.plan);
+  return dispatcher_->Combine(tape, rows, weights, routing);
 }
 
 }  // namespace moebius

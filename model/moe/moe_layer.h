@@ -2,6 +2,7 @@
 // expert and an expert without a token are ordinary. Letters: T tokens of the shard (inputs.h).
 #pragma once
 
+#include <memory>
 #include <optional>
 #include <string>
 
@@ -9,28 +10,27 @@
 #include "model/feed_forward.h"
 #include "model/inputs.h"
 #include "model/moe/balance.h"
+#include "model/moe/dispatcher.h"
 #include "model/moe/experts.h"
 #include "model/moe/router.h"
 #include "parallel/mesh.h"
-#include "parallel/ops/exchange.h"
 
 namespace moebius {
 
-// What a layer decides once for a micro-batch; a replay meets it again.
-struct Routing {
-  RoutingPlan plan;
-  Exchange exchange;
-};
-
 class MoeLayer {
  public:
+  struct Options {
+    DType router = DType::kF32;
+    DispatcherKind dispatcher = DispatcherKind::kAllToAll;
+  };
+
   // `prefix`: "layers.3.moe."
   MoeLayer(const ModelSpec& spec, const std::string& prefix, ParameterStore& store, Mesh& mesh,
-           Context& context, DType router);
+           Context& context, const Options& options);
 
   struct Routed {
     Routing routing;
-    Var weights;  // [P]
+    Var weights;  // of the pairs that Combine adds up
   };
   Routed Route(Tape& tape, const Var& x, const MicroBatch& batch, const StepInputs& step);
 
@@ -50,9 +50,7 @@ class MoeLayer {
   Balance& balance() { return balance_; }
 
  private:
-  Communicator* const expert_group_;  // expert x expert-tensor
-  const int copies_;                  // ranks that an expert is cut over
-  const std::vector<int> owner_;      // [E] on the expert axis
+  const std::unique_ptr<Dispatcher> dispatcher_;
   Router router_;
   Experts experts_;
   std::optional<FeedForward> shared_;

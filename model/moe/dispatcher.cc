@@ -1,0 +1,92 @@
+#include "model/moe/dispatcher.h"
+
+#include "kernels/ops/routing.h"
+
+namespace moebius {
+namespace {
+
+// The ranks that have the experts: expert j is on owner[j] * copies .. + copies of the group.
+struct ExpertGroup {
+  Communicator* communicator;  // expert x expert-tensor
+  int copies;                  // ranks that an expert is cut over
+  std::vector<int> owner;      // [E] on the expert axis
+};
+
+class AllToAllDispatcher final : public Dispatcher {
+ public:
+  explicit AllToAllDispatcher(ExpertGroup group) : group_(std::move(group)) {}
+
+  Routing Agree(RoutingPlan plan, Context& context) const override {
+    Exchange exchange = MakeExchange(plan.expert_offsets, group_.owner, group_.copies,
+                                     *group_.communicator, context);
+    return {std::move(plan), std::move(exchange)};
+  }
+  Tensor ExpertOffsets(const Routing& routing) const override {
+    return WayOf(routing).local_offsets;
+  }
+  Var CombineWeights(Tape&, const Var& weights, const Routing&) const override { return weights; }
+
+  Var Dispatch(Tape& tape, const Var& x, const Routing& routing) const override {
+    const Var rows = ops::Permute(tape, x, routing.plan);
+    return ToExperts(tape, rows, WayOf(routing), group_.communicator);
+  }
+  Var Combine(Tape& tape, const Var& rows, const Var& weights,
+              const Routing& routing) const override {
+    const Var returned = FromExperts(tape, rows, WayOf(routing), group_.communicator);
+    return ops::Combine(tape, returned, weights, routing.plan);
+  }
+
+ private:
+  static const Exchange& WayOf(const Routing& routing) { return std::get<Exchange>(routing.way); }
+
+  const ExpertGroup group_;
+};
+
+class AllGatherDispatcher final : public Dispatcher {
+ public:
+  explicit AllGatherDispatcher(ExpertGroup group) : group_(std::move(group)) {}
+
+  Routing Agree(RoutingPlan plan, Context& context) const override {
+    TokenGather gather =
+        MakeTokenGather(plan, group_.owner, group_.copies, *group_.communicator, context);
+    return {std::move(plan), std::move(gather)};
+  }
+  Tensor ExpertOffsets(const Routing& routing) const override {
+    return WayOf(routing).plan.expert_offsets;
+  }
+  Var CombineWeights(Tape& tape, const Var& weights, const Routing& routing) const override {
+    return GatherWeights(tape, weights, WayOf(routing), group_.communicator);
+  }
+
+  Var Dispatch(Tape& tape, const Var& x, const Routing& routing) const override {
+    const Var all = GatherTokens(tape, x, WayOf(routing), group_.communicator);
+    return ops::Permute(tape, all, WayOf(routing).plan);
+  }
+  Var Combine(Tape& tape, const Var& rows, const Var& weights,
+              const Routing& routing) const override {
+    const Var parts = ops::Combine(tape, rows, weights, WayOf(routing).plan);
+    return ScatterTokens(tape, parts, routing.plan.num_tokens(), group_.communicator);
+  }
+
+ private:
+  static const TokenGather& WayOf(const Routing& routing) {
+    return std::get<TokenGather>(routing.way);
+  }
+
+  const ExpertGroup group_;
+};
+
+}  // namespace
+
+std::unique_ptr<Dispatcher> Dispatcher::Create(DispatcherKind kind, std::vector<int> owner,
+                                               Mesh& mesh) {
+  ExpertGroup group = {.communicator = &mesh.group_over({Axis::kExpert, Axis::kExpertTensor}),
+                       .copies = mesh.position().size_of(Axis::kExpertTensor),
+                       .owner = std::move(owner)};
+  if (kind == DispatcherKind::kAllGather) {
+    return std::make_unique<AllGatherDispatcher>(std::move(group));
+  }
+  return std::make_unique<AllToAllDispatcher>(std::move(group));
+}
+
+}  // namespace moebius
