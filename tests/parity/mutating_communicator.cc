@@ -38,7 +38,9 @@ class MutatingCommunicator final : public Communicator {
     return base_.AllGather(mine, all);
   }
   Handle ReduceScatter(Elements all, Elements mine) override {
-    if (Applies(Mutation::Operation::kReduceScatter, all)) return Handle();
+    const bool applies = Applies(Mutation::Operation::kReduceScatter, all);
+    if (applies && mutation_.kind == Mutation::Kind::kDropped) return Handle();
+    if (applies && rank() == 0) Scale(all, 0);
     return base_.ReduceScatter(all, mine);
   }
   Handle AllToAllV(const RowsByRank& send, const RowsByRank& receive, int64_t row_size) override {

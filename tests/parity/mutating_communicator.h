@@ -16,8 +16,11 @@ struct Mutation {
     kDropped,        // the operation does not happen: what stands there stays
     kDividedBySize,  // its sum is divided by the number of ranks
     kCountedTwice,   // rank 0 of the group adds its part twice
+    kPartLost,       // rank 0 of the group adds nothing
   };
-  enum class Operation { kAllReduce, kReduceScatter, kAllGather };  // the latter two: kDropped only
+  // An all-reduce has the first three kinds, a reduce-scatter kDropped and kPartLost, an all-gather
+  // kDropped.
+  enum class Operation { kAllReduce, kReduceScatter, kAllGather };
   std::string name;
   Kind kind = Kind::kNone;
   std::string group;                     // of every operation in a group of this name ...

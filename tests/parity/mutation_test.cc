@@ -25,12 +25,14 @@ const Overrides kOverrides = {
 Layout LayoutFor(const Mutation& mutation) {
   const bool of_sequences = mutation.group.find("tensor") != std::string::npos ||
                             mutation.group.find("context") != std::string::npos;
+  Overrides more;
+  if (of_sequences) more = {"parallel.tensor_size=2", "parallel.context_size=2"};
+  if (mutation.group == "expert") more = {"parallel.dispatcher=ALL_GATHER"};
   return {.ranks = 4,
           .expert_size = 2,
           .micro_batch_size = 2,
           .zero_stage = mutation.operation == kAllReduce ? 0 : 1,
-          .more = of_sequences ? Overrides{"parallel.tensor_size=2", "parallel.context_size=2"}
-                               : Overrides{}};
+          .more = more};
 }
 
 constexpr int64_t kExperts = 8, kLayers = 2, kMany = int64_t{1} << 40;
@@ -60,6 +62,8 @@ const Mutation kMutations[] = {
     {"vocabulary_statistics_not_gathered", kDropped, "tensor", 1, 99, kAllGather},
     {"context_keys_not_gathered", kDropped, "context", 1, 999, kAllGather},
     {"context_key_gradients_not_summed", kDropped, "context", 1, 999, kReduceScatter},
+    {"expert_sums_lose_a_part", kPartLost, "expert", 1000, kMany, kReduceScatter},
+    {"pair_weight_gradients_lose_a_part", kPartLost, "expert", 1, 999, kReduceScatter},
     {"sequence_counts_dropped", kDropped, "context x tensor", 2 * kExperts, 2 * kExperts},
     {"sequence_counts_counted_twice", kCountedTwice, "context x tensor", 2 * kExperts,
      2 * kExperts},

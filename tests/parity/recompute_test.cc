@@ -154,10 +154,11 @@ Outcome RunOnRank(Session& session, Recomputed recomputed, Counted counted) {
 }
 
 // On two ranks, experts over both: exchanges are recomputed too.
-std::vector<Outcome> RunOnTwoRanks(Recomputed recomputed, Counted counted = Counted::kOnce) {
+std::vector<Outcome> RunOnTwoRanks(Recomputed recomputed, Counted counted = Counted::kOnce,
+                                   const std::string& dispatcher = "ALL_TO_ALL") {
   const auto config = LoadRunConfig(
       "configs/recipes/tiny.textproto",
-      {"precision.compute=FP64", "parallel.expert_size=2",
+      {"precision.compute=FP64", "parallel.expert_size=2", "parallel.dispatcher=" + dispatcher,
        "model.moe.balance={loss { scope: SEQUENCE weight: 0.01 } loss { weight: 0.05 } "
        "z_loss_weight: 0.01 global_counts: EXACT}"});
   EXPECT_TRUE(config.ok()) << config.status();
@@ -179,13 +180,23 @@ void ExpectSame(const std::vector<Outcome>& a, const std::vector<Outcome>& b) {
   }
 }
 
-TEST(Recompute, OfBlocksChangesNothing) {
-  ExpectSame(RunOnTwoRanks(Recomputed::kNothing), RunOnTwoRanks(Recomputed::kBlocks));
+class RecomputeWith : public testing::TestWithParam<const char*> {  // a dispatcher
+ protected:
+  static std::vector<Outcome> Outcomes(Recomputed recomputed) {
+    return RunOnTwoRanks(recomputed, Counted::kOnce, GetParam());
+  }
+};
+
+TEST_P(RecomputeWith, OfBlocksChangesNothing) {
+  ExpectSame(Outcomes(Recomputed::kNothing), Outcomes(Recomputed::kBlocks));
 }
 
-TEST(Recompute, OfSegmentsChangesNothing) {
-  ExpectSame(RunOnTwoRanks(Recomputed::kNothing), RunOnTwoRanks(Recomputed::kSegments));
+TEST_P(RecomputeWith, OfSegmentsChangesNothing) {
+  ExpectSame(Outcomes(Recomputed::kNothing), Outcomes(Recomputed::kSegments));
 }
+
+INSTANTIATE_TEST_SUITE_P(All, RecomputeWith, testing::Values("ALL_TO_ALL", "ALL_GATHER"),
+                         [](const auto& info) { return info.param; });
 
 TEST(Recompute, CountingOutsideOnceIsNoticed) {
   for (const Recomputed recomputed : {Recomputed::kBlocks, Recomputed::kSegments}) {
