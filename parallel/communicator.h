@@ -47,7 +47,8 @@ struct Elements {
   }
 };
 
-// Rows for (or from) every rank of a group, those of rank 0 first; counts[r] >= 0 rows of rank r.
+// Rows for (or from) every rank of a group, those of rank 0 first; counts[r] >= 0 rows of rank r,
+// read when the operation starts.
 struct RowsByRank {
   Elements rows;
   std::span<const int32_t> counts;

@@ -28,11 +28,11 @@ class AllToAllDispatcher final : public Dispatcher {
 
   Var Dispatch(Tape& tape, const Var& x, const Routing& routing) const override {
     const Var rows = ops::Permute(tape, x, routing.plan);
-    return ToExperts(tape, rows, WayOf(routing), group_.communicator);
+    return ToExperts(tape, rows, WayOf(routing), group_.communicator).Wait(tape);
   }
   Var Combine(Tape& tape, const Var& rows, const Var& weights,
               const Routing& routing) const override {
-    const Var returned = FromExperts(tape, rows, WayOf(routing), group_.communicator);
+    const Var returned = FromExperts(tape, rows, WayOf(routing), group_.communicator).Wait(tape);
     return ops::Combine(tape, returned, weights, routing.plan);
   }
 
@@ -59,13 +59,13 @@ class AllGatherDispatcher final : public Dispatcher {
   }
 
   Var Dispatch(Tape& tape, const Var& x, const Routing& routing) const override {
-    const Var all = GatherTokens(tape, x, WayOf(routing), group_.communicator);
+    const Var all = GatherTokens(tape, x, WayOf(routing), group_.communicator).Wait(tape);
     return ops::Permute(tape, all, WayOf(routing).plan);
   }
   Var Combine(Tape& tape, const Var& rows, const Var& weights,
               const Routing& routing) const override {
     const Var parts = ops::Combine(tape, rows, weights, WayOf(routing).plan);
-    return ScatterTokens(tape, parts, routing.plan.num_tokens(), group_.communicator);
+    return ScatterTokens(tape, parts, routing.plan.num_tokens(), group_.communicator).Wait(tape);
   }
 
  private:

@@ -116,14 +116,6 @@ void AddElements(DType dtype, std::byte* sum, const std::byte* x, int64_t count)
   }
 }
 
-void AddTo(const Tensor& sum, const Tensor& x, Context& context) {
-  if (context.DryRuns(Moves("exchange.add", sum, sum, x))) return;
-  const int64_t size = SizeOf(x.dtype());
-  context.pool().ForRange(x.size(), 1 << 14, [&](int64_t begin, int64_t end) {
-    AddElements(x.dtype(), sum.raw() + begin * size, x.raw() + begin * size, end - begin);
-  });
-}
-
 // On kMeta: the sides of even routing, whose counts are not known yet.
 void MakeDryExchange(int64_t num_local_experts, Communicator& communicator, Context& context,
                      Exchange& exchange) {
@@ -141,11 +133,10 @@ void MakeDryExchange(int64_t num_local_experts, Communicator& communicator, Cont
   if (num_local_experts > 1) exchange.experts.blocks = int32s({num_ranks * num_local_experts, 3});
 }
 
-// Rows in messages to (from) each rank. On kMeta as many to each.
-std::vector<int32_t> CountsOf(const Exchange::Side& side, int64_t num_rows, int num_ranks) {
+// Of `num_messages` rows in messages, those to (from) each rank. On kMeta as many to each.
+std::vector<int32_t> CountsOf(const Exchange::Side& side, int64_t num_messages, int num_ranks) {
   if (side.counts.device().is_meta()) {
-    const int64_t messages = num_rows * side.copies;
-    return std::vector<int32_t>(num_ranks, static_cast<int32_t>(messages / num_ranks));
+    return std::vector<int32_t>(num_ranks, static_cast<int32_t>(num_messages / num_ranks));
   }
   const auto counts = side.counts.span<int32_t>();
   return {counts.begin(), counts.end()};
@@ -188,59 +179,71 @@ void OutOfMessages(const Exchange::Side& side, const Tensor& rows, const Tensor&
 }
 
 // x [rows of `from`, D] -> y [rows of `to`, D]
-void SendRows(const Exchange::Side& from, const Exchange::Side& to, const Tensor& x,
-              const Tensor& y, Communicator& communicator, Context& context) {
-  const auto messages_of = [&](const Exchange::Side& side, const Tensor& rows) {
-    const Shape shape{rows.shape()[0] * side.copies, x.shape()[1]};
-    return context.Empty(x.dtype(), shape, "exchange.messages");
-  };
-  Tensor sent = x, received = y;
-  if (from.blocks.defined()) {
-    sent = messages_of(from, x);
-    IntoMessages(from, x, sent, context);
-  }
-  if (to.blocks.defined()) received = messages_of(to, y);
-  const int num_ranks = communicator.size();
-  const std::vector<int32_t> to_each = CountsOf(from, x.shape()[0], num_ranks);
-  const std::vector<int32_t> from_each = CountsOf(to, y.shape()[0], num_ranks);
-  communicator.AllToAllV({sent, to_each}, {received, from_each}, x.shape()[1]).Wait();
-  if (to.blocks.defined()) OutOfMessages(to, y, received, context);
-}
+class ExchangeMove {
+ public:
+  ExchangeMove(Exchange::Side from, Exchange::Side to)
+      : from_(std::move(from)), to_(std::move(to)) {}
+  ExchangeMove Reversed() const { return {to_, from_}; }
 
-Tensor Exchanged(const Exchange::Side& from, const Exchange::Side& to, const Tensor& x,
-                 const char* name, Communicator& communicator, Context& context) {
-  int64_t num_rows = to.num_rows;
-  if (context.device().is_meta()) {
-    num_rows = x.shape()[0] * from.copies / to.copies;
-  } else {
-    CHECK_EQ(x.shape()[0], from.num_rows) << "not the rows of this exchange";
+  int64_t bytes() const {
+    int64_t bytes = 0;
+    for (const Tensor& x : {from_.counts, from_.blocks, to_.counts, to_.blocks}) {
+      if (x.defined()) bytes += x.bytes();
+    }
+    return bytes;
   }
-  const Tensor y = context.Empty(x.dtype(), {num_rows, x.shape()[1]}, name);
-  SendRows(from, to, x, y, communicator, context);
-  return y;
-}
 
-// The gradient of the rows of `to`, which the rows of `from` bring back.
-void ExchangeGradient(const Exchange::Side& from, const Exchange::Side& to, const Tensor& dy,
-                      const GradientSlot& dx, Communicator& communicator, Context& context) {
-  if (dx.accumulate) {
-    const Tensor part = Exchanged(from, to, dy, "exchange.gradient", communicator, context);
-    AddTo(dx.tensor, part, context);
-  } else {
-    SendRows(from, to, dy, dx.tensor, communicator, context);
+  InFlight Start(const Tensor& x, Communicator& communicator, Context& context) const {
+    int64_t num_received = to_.num_rows * to_.copies;
+    if (context.device().is_meta()) {
+      num_received = x.shape()[0] * from_.copies;
+    } else {
+      CHECK_EQ(x.shape()[0], from_.num_rows) << "not the rows of this exchange";
+    }
+    const auto rows = [&](int64_t count) {
+      return context.Empty(x.dtype(), {count, x.shape()[1]}, "exchange.rows");
+    };
+    Tensor sent = x;
+    if (from_.blocks.defined()) {
+      sent = rows(x.shape()[0] * from_.copies);
+      IntoMessages(from_, x, sent, context);
+    }
+    const Tensor received = rows(num_received);
+    const std::vector<int32_t> to_each = CountsOf(from_, sent.shape()[0], communicator.size());
+    const std::vector<int32_t> from_each = CountsOf(to_, num_received, communicator.size());
+    Handle handle = communicator.AllToAllV({sent, to_each}, {received, from_each}, x.shape()[1]);
+    return {std::move(handle), sent, received};
   }
+
+  Tensor Finish(InFlight rows, const Tensor& y, Context& context) const {
+    rows.handle.Wait();
+    rows.sent = Tensor();
+    const Tensor& received = rows.received;
+    if (!to_.blocks.defined() && !y.defined()) return received;
+    const Shape shape = {received.shape()[0] / to_.copies, received.shape()[1]};
+    const Tensor out = y.defined() ? y : context.Empty(received.dtype(), shape, "exchange.rows");
+    if (to_.blocks.defined()) {
+      OutOfMessages(to_, out, received, context);
+    } else {
+      kernels::Cast({.x = received, .y = out}, context);
+    }
+    return out;
+  }
+
+ private:
+  Exchange::Side from_, to_;
+};
+
+int64_t Bytes(const ExchangeMove& move) { return move.bytes(); }
+
+RowsUnderWay MoveRows(Tape& tape, const Var& x, const Exchange::Side& from,
+                      const Exchange::Side& to, Communicator* communicator) {
+  CHECK_EQ(x.shape().rank(), 2);
+  if (communicator->size() == 1) return RowsUnderWay([x](Tape&) { return x; });
+  return StartMove(tape, x, ExchangeMove(from, to), communicator);
 }
 
 }  // namespace
-
-int64_t Bytes(const Exchange& exchange) {
-  int64_t bytes = 0;
-  for (const Tensor& x : {exchange.senders.counts, exchange.senders.blocks, exchange.experts.counts,
-                          exchange.experts.blocks, exchange.local_offsets}) {
-    if (x.defined()) bytes += x.bytes();
-  }
-  return bytes;
-}
 
 Exchange MakeExchange(const Tensor& expert_offsets, std::span<const int> owner, int copies,
                       Communicator& communicator, Context& context) {
@@ -271,31 +274,14 @@ Exchange MakeExchange(const Tensor& expert_offsets, std::span<const int> owner, 
   return exchange;
 }
 
-Var ToExperts(Tape& tape, const Var& rows, const Exchange& exchange, Communicator* communicator) {
-  CHECK_EQ(rows.shape().rank(), 2);
-  if (communicator->size() == 1) return rows;
-  const Tensor local = Exchanged(exchange.senders, exchange.experts, rows.value(), "experts.rows",
-                                 *communicator, tape.context());
-  const Saved saved = tape.Save(exchange, "exchange");
-  return tape.Record(local, [=, rows = rows.id()](Tape& tape, const Tensor& dlocal) {
-    const auto& exchange = tape.Load<Exchange>(saved);
-    ExchangeGradient(exchange.experts, exchange.senders, dlocal, tape.Gradient(rows), *communicator,
-                     tape.context());
-  });
+RowsUnderWay ToExperts(Tape& tape, const Var& rows, const Exchange& exchange,
+                       Communicator* communicator) {
+  return MoveRows(tape, rows, exchange.senders, exchange.experts, communicator);
 }
 
-Var FromExperts(Tape& tape, const Var& local, const Exchange& exchange,
-                Communicator* communicator) {
-  CHECK_EQ(local.shape().rank(), 2);
-  if (communicator->size() == 1) return local;
-  const Tensor rows = Exchanged(exchange.experts, exchange.senders, local.value(), "exchange.rows",
-                                *communicator, tape.context());
-  const Saved saved = tape.Save(exchange, "exchange");
-  return tape.Record(rows, [=, local = local.id()](Tape& tape, const Tensor& drows) {
-    const auto& exchange = tape.Load<Exchange>(saved);
-    ExchangeGradient(exchange.senders, exchange.experts, drows, tape.Gradient(local), *communicator,
-                     tape.context());
-  });
+RowsUnderWay FromExperts(Tape& tape, const Var& local, const Exchange& exchange,
+                         Communicator* communicator) {
+  return MoveRows(tape, local, exchange.experts, exchange.senders, communicator);
 }
 
 }  // namespace moebius

@@ -10,6 +10,7 @@
 
 #include "core/tape/tape.h"
 #include "parallel/communicator.h"
+#include "parallel/ops/rows_under_way.h"
 
 namespace moebius {
 
@@ -31,8 +32,6 @@ struct Exchange {
   Tensor local_offsets;  // [e + 1] of the R rows, by local expert
 };
 
-int64_t Bytes(const Exchange& exchange);
-
 // expert_offsets [E + 1] int32: this rank's rows, grouped by expert (RoutingPlan). Expert j is on
 // the ranks owner[j] * copies .. + copies of the communicator; a rank orders its experts by j.
 // Ranks without experts, experts without rows and no rows at all are ordinary. Collective: tell the
@@ -42,9 +41,11 @@ Exchange MakeExchange(const Tensor& expert_offsets, std::span<const int> owner, 
 
 // rows [P, D] -> [R, D]; any float dtype. The communicator is that of MakeExchange and outlives the
 // tape. Free when it has one rank: `rows` itself.
-Var ToExperts(Tape& tape, const Var& rows, const Exchange& exchange, Communicator* communicator);
+RowsUnderWay ToExperts(Tape& tape, const Var& rows, const Exchange& exchange,
+                       Communicator* communicator);
 
 // local [R, D] -> [P, D]
-Var FromExperts(Tape& tape, const Var& local, const Exchange& exchange, Communicator* communicator);
+RowsUnderWay FromExperts(Tape& tape, const Var& local, const Exchange& exchange,
+                         Communicator* communicator);
 
 }  // namespace moebius

@@ -91,7 +91,7 @@ void Check(const Case& c, Communicator& world) {
   Tape tape(context, weights);
   const Exchange exchange = MakeExchange(offsets, c.owner, c.copies, world, context);
   const Var rows = tape.Input(x);
-  const Var local = ToExperts(tape, rows, exchange, &world);
+  const Var local = ToExperts(tape, rows, exchange, &world).Wait(tape);
 
   // By expert, then by source, then as sent.
   int64_t row = 0;
@@ -108,8 +108,9 @@ void Check(const Case& c, Communicator& world) {
   EXPECT_EQ(local.shape(), (Shape{row, kWidth}));
 
   // There and back is the identity, forward and backward; times the copies that add up.
-  const Var back = FromExperts(tape, local, exchange, &world);
-  const Var again = FromExperts(tape, local, exchange, &world);  // gradients add up on the way
+  const Var back = FromExperts(tape, local, exchange, &world).Wait(tape);
+  const Var again =
+      FromExperts(tape, local, exchange, &world).Wait(tape);  // gradients add up on the way
   ASSERT_EQ(back.shape(), x.shape());
   const auto check_rows = [&](const Tensor& y, double factor) {
     for (int64_t j = 0, at = 0; j < kNumExperts; ++j) {
@@ -168,10 +169,10 @@ TEST(Exchange, MetaNeedsNoOtherRank) {
     const std::vector<int> owner = copies == 1 ? std::vector{0, 0, 1} : std::vector{0, 0, 0};
     const Exchange exchange = MakeExchange(offsets, owner, copies, world, context);
     const Var rows = tape.Input(context.Empty(DType::kF32, {10, 8}, "test"));
-    const Var local = ToExperts(tape, rows, exchange, &world);
+    const Var local = ToExperts(tape, rows, exchange, &world).Wait(tape);
     EXPECT_EQ(local.shape(), (Shape{10 * copies, 8}));
     EXPECT_EQ(exchange.local_offsets.shape(), (Shape{copies == 1 ? 3 : 4}));
-    const Var back = FromExperts(tape, local, exchange, &world);
+    const Var back = FromExperts(tape, local, exchange, &world).Wait(tape);
     const Tape::Seed seeds[] = {{back.id(), context.Empty(DType::kF32, {10, 8}, "test")}};
     tape.Backward(seeds);
     EXPECT_EQ(tape.LeafGradient(rows.id()).shape(), (Shape{10, 8}));

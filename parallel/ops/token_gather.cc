@@ -22,37 +22,51 @@ void CopyBytes(const std::byte* from, std::byte* to, int64_t bytes) {
 Tensor Padded(const Tensor& x, int64_t rows, Context& context) {
   if (x.shape()[0] == rows) return x;
   const Tensor padded = context.Zeros(x.dtype(), WithRows(x.shape(), rows), "gather.padded");
-  if (!context.device().is_meta()) CopyBytes(x.raw(), padded.raw(), x.bytes());
+  if (!context.DryRuns(Moves("gather.padded", x, padded))) {
+    CopyBytes(x.raw(), padded.raw(), x.bytes());
+  }
   return padded;
 }
 
-// all [A, ...] = the x of every rank
-void Gather(const Tensor& x, const Tensor& all, Communicator& communicator, Context& context) {
-  const Tensor mine = Padded(x, all.shape()[0] / communicator.size(), context);
-  if (!context.device().is_meta()) communicator.AllGather(mine, all).Wait();
-}
+// Rows of this rank to all ranks, or back: parts of sums over the ranks to this rank's sums.
+class GatherMove {
+ public:
+  // Of `num_rows` rows here, and `max_rows` on the rank that has most.
+  enum class Direction { kGather, kScatter };
+  GatherMove(Direction direction, int64_t num_rows, int64_t max_rows)
+      : direction_(direction), num_rows_(num_rows), max_rows_(max_rows) {}
+  GatherMove Reversed() const {
+    return {gathers() ? Direction::kScatter : Direction::kGather, num_rows_, max_rows_};
+  }
 
-// x = this rank's rows of the sum of `all` [A, ...] over the ranks
-void Scatter(const Tensor& all, const Tensor& x, Communicator& communicator, Context& context) {
-  const int64_t rows = all.shape()[0] / communicator.size();
-  const bool is_padded = rows != x.shape()[0];
-  const Tensor sum =
-      is_padded ? context.Empty(x.dtype(), WithRows(x.shape(), rows), "gather.padded") : x;
-  if (context.device().is_meta()) return;
-  communicator.ReduceScatter(all, sum).Wait();
-  if (is_padded) CopyBytes(sum.raw(), x.raw(), x.bytes());
-}
+  InFlight Start(const Tensor& x, Communicator& communicator, Context& context) const {
+    const int64_t all_rows = communicator.size() * max_rows_;
+    CHECK_EQ(x.shape()[0], gathers() ? num_rows_ : all_rows) << "not the rows of this gather";
+    const Shape shape = WithRows(x.shape(), gathers() ? all_rows : max_rows_);
+    InFlight rows = {.handle = {},
+                     .sent = gathers() ? Padded(x, max_rows_, context) : x,
+                     .received = context.Empty(x.dtype(), shape, "gather.rows")};
+    rows.handle = gathers() ? communicator.AllGather(rows.sent, rows.received)
+                            : communicator.ReduceScatter(rows.sent, rows.received);
+    return rows;
+  }
 
-using MoveFn = void (*)(const Tensor& from, const Tensor& to, Communicator& communicator,
-                        Context& context);
+  Tensor Finish(InFlight rows, const Tensor& y, Context& context) const {
+    rows.handle.Wait();
+    const Tensor mine = gathers() ? rows.received : rows.received.Slice(0, num_rows_);
+    if (!y.defined()) return mine;
+    kernels::Cast({.x = mine, .y = y}, context);
+    return y;
+  }
 
-void MoveGradient(MoveFn move, const Tensor& dy, const GradientSlot& dx, Communicator& communicator,
-                  Context& context) {
-  if (!dx.accumulate) return move(dy, dx.tensor, communicator, context);
-  const Tensor part = context.Empty(dy.dtype(), dx.tensor.shape(), "gather.gradient");
-  move(dy, part, communicator, context);
-  kernels::Cast({.x = part, .y = dx.tensor, .accumulate = true}, context);
-}
+ private:
+  bool gathers() const { return direction_ == Direction::kGather; }
+
+  Direction direction_;
+  int64_t num_rows_, max_rows_;
+};
+
+int64_t Bytes(const GatherMove&) { return 0; }
 
 Tensor ToTensor(const std::vector<int32_t>& numbers, Context& context) {
   const Tensor x = context.Empty(DType::kI32, {std::ssize(numbers)}, "plan");
@@ -66,10 +80,12 @@ Tensor GatherPlans(const RoutingPlan& plan, const TokenGather& gather, Communica
   const int64_t length = gather.max_tokens + gather.max_pairs;
   const Tensor mine = context.Zeros(DType::kI32, {length}, "plan");
   const Tensor all = context.Empty(DType::kI32, {communicator.size(), length}, "plan");
-  const auto offsets = plan.token_offsets.span<int32_t>();
-  int32_t* next = mine.data<int32_t>();
-  for (size_t t = 0; t + 1 < offsets.size(); ++t) *next++ = offsets[t + 1] - offsets[t];
-  std::ranges::copy(plan.expert.span<int32_t>(), mine.data<int32_t>() + gather.max_tokens);
+  if (!context.DryRuns(Moves("gather.plan", mine, mine))) {
+    const auto offsets = plan.token_offsets.span<int32_t>();
+    int32_t* next = mine.data<int32_t>();
+    for (size_t t = 0; t + 1 < offsets.size(); ++t) *next++ = offsets[t + 1] - offsets[t];
+    std::ranges::copy(plan.expert.span<int32_t>(), mine.data<int32_t>() + gather.max_tokens);
+  }
   communicator.AllGather(mine, all).Wait();
   return all;
 }
@@ -107,7 +123,9 @@ void ChooseLocalPairs(const Tensor& plans, const std::vector<int32_t>& local_ind
 
 // all[pair[i]] and mine[i], elements of one size, with fn(of_all, of_mine, bytes).
 template <class Fn>
-void ForPairs(const Tensor& pair, const Tensor& all, const Tensor& mine, const Fn& fn) {
+void ForPairs(const Tensor& pair, const Tensor& all, const Tensor& mine, Context& context,
+              const Fn& fn) {
+  if (context.DryRuns(Moves("gather.pairs", pair, mine, mine))) return;
   const int64_t size = SizeOf(all.dtype());
   const auto pairs = pair.span<int32_t>();
   for (int64_t i = 0; i < std::ssize(pairs); ++i) {
@@ -116,15 +134,6 @@ void ForPairs(const Tensor& pair, const Tensor& all, const Tensor& mine, const F
 }
 
 }  // namespace
-
-int64_t Bytes(const TokenGather& gather) {
-  int64_t bytes = gather.pair.defined() ? gather.pair.bytes() : 0;
-  for (const Tensor& x : {gather.plan.token_offsets, gather.plan.expert, gather.plan.expert_offsets,
-                          gather.plan.row}) {
-    bytes += x.bytes();
-  }
-  return bytes;
-}
 
 TokenGather MakeTokenGather(const RoutingPlan& plan, std::span<const int> owner, int copies,
                             Communicator& communicator, Context& context) {
@@ -136,70 +145,64 @@ TokenGather MakeTokenGather(const RoutingPlan& plan, std::span<const int> owner,
 
   const int me = communicator.rank() / copies;
   const int64_t e = std::ranges::count(owner, me);
-  const auto int32 = [&](int64_t size) { return context.Empty(DType::kI32, {size}, "plan"); };
-  if (context.device().is_meta()) {
-    const int64_t R = P * copies;
-    return {T, P, {int32(num_ranks * T + 1), int32(R), int32(e + 1), int32(R)}, int32(R)};
-  }
   int64_t most[] = {T, P};
   communicator.AllReduceMax(std::span(most)).Wait();
   TokenGather gather = {.max_tokens = most[0], .max_pairs = most[1], .plan = {}, .pair = {}};
-  ChooseLocalPairs(GatherPlans(plan, gather, communicator, context), LocalIndices(owner, me), e,
-                   &gather, context);
+  const Tensor plans = GatherPlans(plan, gather, communicator, context);
+  if (context.device().is_meta()) {
+    const auto int32 = [&](int64_t size) { return context.Empty(DType::kI32, {size}, "plan"); };
+    gather.pair = int32(P * copies);
+    gather.plan = kernels::BuildPlan(int32(num_ranks * T + 1), int32(P * copies), e, context);
+  } else {
+    ChooseLocalPairs(plans, LocalIndices(owner, me), e, &gather, context);
+  }
   return gather;
 }
 
-Var GatherTokens(Tape& tape, const Var& x, const TokenGather& gather, Communicator* communicator) {
+RowsUnderWay GatherTokens(Tape& tape, const Var& x, const TokenGather& gather,
+                          Communicator* communicator) {
   const auto [T, D] = Dims<2>(x.value());
-  if (communicator->size() == 1) return x;
-  CHECK_LE(T, gather.max_tokens) << "not the tokens of this gather";
-  const Tensor all =
-      tape.context().Empty(x.dtype(), {communicator->size() * gather.max_tokens, D}, "gather.all");
-  Gather(x.value(), all, *communicator, tape.context());
-  return tape.Record(all, [=, x = x.id()](Tape& tape, const Tensor& dall) {
-    MoveGradient(Scatter, dall, tape.Gradient(x), *communicator, tape.context());
-  });
+  if (communicator->size() == 1) return RowsUnderWay([x](Tape&) { return x; });
+  return StartMove(tape, x, GatherMove(GatherMove::Direction::kGather, T, gather.max_tokens),
+                   communicator);
 }
 
 Var GatherWeights(Tape& tape, const Var& weights, const TokenGather& gather,
                   Communicator* communicator) {
   const auto [P] = Dims<1>(weights.value());
   if (communicator->size() == 1) return weights;
-  CHECK_LE(P, gather.max_pairs) << "not the pairs of this gather";
   Context& context = tape.context();
-  const Shape all_pairs = {communicator->size() * gather.max_pairs};
-  const Tensor all = context.Empty(weights.dtype(), all_pairs, "gather.weights");
+  const GatherMove move(GatherMove::Direction::kGather, P, gather.max_pairs);
+  const Tensor all =
+      move.Finish(move.Start(weights.value(), *communicator, context), Tensor(), context);
   const Tensor mine = context.Empty(weights.dtype(), gather.pair.shape(), "experts.weights");
-  Gather(weights.value(), all, *communicator, context);
-  if (!context.device().is_meta()) {
-    ForPairs(gather.pair, all, mine, [](std::byte* of_all, std::byte* of_mine, int64_t bytes) {
-      CopyBytes(of_all, of_mine, bytes);
-    });
-  }
+  ForPairs(gather.pair, all, mine, context,
+           [](std::byte* of_all, std::byte* of_mine, int64_t bytes) {
+             CopyBytes(of_all, of_mine, bytes);
+           });
   const Saved pair = tape.Save(gather.pair, "plan");
-  return tape.Record(mine, [=, weights = weights.id()](Tape& tape, const Tensor& dmine) {
-    Context& context = tape.context();
-    const Tensor dall = context.Zeros(dmine.dtype(), all_pairs, "gather.weights");
-    if (!context.device().is_meta()) {
-      ForPairs(tape.Load(pair), dall, dmine,
-               [](std::byte* of_all, std::byte* of_mine, int64_t bytes) {
-                 CopyBytes(of_mine, of_all, bytes);
-               });
-    }
-    MoveGradient(Scatter, dall, tape.Gradient(weights), *communicator, context);
-  });
+  return tape.Record(
+      mine, [=, weights = weights.id(), all_pairs = all.size()](Tape& tape, const Tensor& dmine) {
+        Context& context = tape.context();
+        const Tensor dall = context.Zeros(dmine.dtype(), {all_pairs}, "gather.rows");
+        ForPairs(tape.Load(pair), dall, dmine, context,
+                 [](std::byte* of_all, std::byte* of_mine, int64_t bytes) {
+                   CopyBytes(of_mine, of_all, bytes);
+                 });
+        const GatherMove back = move.Reversed();
+        FinishInto(tape.Gradient(weights), back, back.Start(dall, *communicator, context), context);
+      });
 }
 
-Var ScatterTokens(Tape& tape, const Var& parts, int64_t num_tokens, Communicator* communicator) {
+RowsUnderWay ScatterTokens(Tape& tape, const Var& parts, int64_t num_tokens,
+                           Communicator* communicator) {
   const auto [A, D] = Dims<2>(parts.value());
-  if (communicator->size() == 1) return parts;
+  if (communicator->size() == 1) return RowsUnderWay([parts](Tape&) { return parts; });
   CHECK_EQ(A % communicator->size(), 0) << "as much room for every rank";
-  CHECK_LE(num_tokens, A / communicator->size());
-  const Tensor sums = tape.context().Empty(parts.dtype(), {num_tokens, D}, "gather.sums");
-  Scatter(parts.value(), sums, *communicator, tape.context());
-  return tape.Record(sums, [=, parts = parts.id()](Tape& tape, const Tensor& dsums) {
-    MoveGradient(Gather, dsums, tape.Gradient(parts), *communicator, tape.context());
-  });
+  return StartMove(
+      tape, parts,
+      GatherMove(GatherMove::Direction::kScatter, num_tokens, A / communicator->size()),
+      communicator);
 }
 
 }  // namespace moebius

@@ -13,6 +13,7 @@
 #include "core/tape/tape.h"
 #include "kernels/routing_plan.h"
 #include "parallel/communicator.h"
+#include "parallel/ops/rows_under_way.h"
 
 namespace moebius {
 
@@ -25,8 +26,6 @@ struct TokenGather {
   RoutingPlan plan;  // A tokens, e experts, R pairs: by rank, within a rank by token
   Tensor pair;       // [R] int32: each among the pairs of all ranks [ranks * max_pairs]
 };
-
-int64_t Bytes(const TokenGather& gather);
 
 // plan: this rank's tokens and all E experts. Expert j is on the ranks owner[j] * copies .. +
 // copies of the communicator; a rank orders its experts by j. Ranks without tokens or experts,
@@ -41,13 +40,15 @@ TokenGather MakeTokenGather(const RoutingPlan& plan, std::span<const int> owner,
 // other ranks. Sums over ranks are taken in rank order (BF16: see communicator.h).
 
 // x [T, D] -> [A, D]
-Var GatherTokens(Tape& tape, const Var& x, const TokenGather& gather, Communicator* communicator);
+RowsUnderWay GatherTokens(Tape& tape, const Var& x, const TokenGather& gather,
+                          Communicator* communicator);
 
 // The weights of this rank's pairs.  weights [P] -> [R]
 Var GatherWeights(Tape& tape, const Var& weights, const TokenGather& gather,
                   Communicator* communicator);
 
 // parts [A, D], of a sum over the ranks -> the sums of this rank's tokens [num_tokens, D]
-Var ScatterTokens(Tape& tape, const Var& parts, int64_t num_tokens, Communicator* communicator);
+RowsUnderWay ScatterTokens(Tape& tape, const Var& parts, int64_t num_tokens,
+                           Communicator* communicator);
 
 }  // namespace moebius

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/ops/routing.h"
+#include "parallel/dry_communicator.h"
 #include "parallel/thread_communicator.h"
 #include "tests/testing/adversarial_routing.h"
 #include "tests/testing/gradient_check.h"
@@ -101,11 +102,12 @@ Answer Solve(const Problem& p, const Layout& layout, Communicator& group, Contex
   test::ValueWeights no_parameters;
   Tape tape(context, no_parameters);
   const Var x = tape.Input(p.x), weights = tape.Input(p.weights);
-  const Var rows = ops::Permute(tape, GatherTokens(tape, x, gather, &group), gather.plan);
+  const Var rows =
+      ops::Permute(tape, GatherTokens(tape, x, gather, &group).Wait(tape), gather.plan);
   const Var local = Experts(tape, rows, gather.plan.expert_offsets, factors);
   const Var parts =
       ops::Combine(tape, local, GatherWeights(tape, weights, gather, &group), gather.plan);
-  const Var y = ScatterTokens(tape, parts, plan.num_tokens(), &group);
+  const Var y = ScatterTokens(tape, parts, plan.num_tokens(), &group).Wait(tape);
   EXPECT_EQ(group.size() == 1, y.id().index == parts.id().index) << "one rank scatters nothing";
   const Tape::Seed seed = {y.id(), test::Convert(context, p.dy, p.dy.dtype())};
   tape.Backward({&seed, 1});
@@ -204,35 +206,34 @@ TEST(TokenGather, GradientsMatchDifferences) {
 }
 
 TEST(TokenGather, MetaNeedsNoOtherRank) {
-  RunOnThreads(2, [](Communicator& world) {
-    if (world.rank() == 1) return;
-    Context context({.device = kMeta});
-    const auto empty = [&](DType dtype, const Shape& shape) {
-      return context.Empty(dtype, shape, "test");
-    };
-    const RoutingPlan plan = {empty(DType::kI32, {6}), empty(DType::kI32, {10}),
-                              empty(DType::kI32, {5}), empty(DType::kI32, {10})};
-    for (const int copies : {1, 2}) {
-      const std::vector<int> owner = copies == 1 ? std::vector{0, 0, 1, 1} : std::vector(4, 0);
-      const TokenGather gather = MakeTokenGather(plan, owner, copies, world, context);
-      EXPECT_EQ(gather.plan.num_experts(), copies == 1 ? 2 : 4);
-      test::ValueWeights weights;
-      Tape tape(context, weights);
-      const Var x = tape.Input(empty(DType::kBF16, {5, 8}));
-      const Var w = tape.Input(empty(DType::kF32, {10}));
-      const Var all = GatherTokens(tape, x, gather, &world);
-      EXPECT_EQ(all.shape(), (Shape{10, 8}));
-      const Var rows = ops::Permute(tape, all, gather.plan);
-      EXPECT_EQ(rows.shape(), (Shape{10 * copies, 8}));
-      const Var mine = GatherWeights(tape, w, gather, &world);
-      const Var y = ScatterTokens(tape, ops::Combine(tape, rows, mine, gather.plan), 5, &world);
-      EXPECT_EQ(y.shape(), x.shape());
-      const Tape::Seed seed = {y.id(), empty(DType::kBF16, {5, 8})};
-      tape.Backward({&seed, 1});
-      EXPECT_EQ(tape.LeafGradient(x.id()).shape(), x.shape());
-      EXPECT_EQ(tape.LeafGradient(w.id()).shape(), w.shape());
-    }
-  });
+  Context context({.device = kMeta});
+  DryCommunicator world(0, 2, {.messages = context.arena()});
+  const auto empty = [&](DType dtype, const Shape& shape) {
+    return context.Empty(dtype, shape, "test");
+  };
+  const RoutingPlan plan = {empty(DType::kI32, {6}), empty(DType::kI32, {10}),
+                            empty(DType::kI32, {5}), empty(DType::kI32, {10})};
+  for (const int copies : {1, 2}) {
+    const std::vector<int> owner = copies == 1 ? std::vector{0, 0, 1, 1} : std::vector(4, 0);
+    const TokenGather gather = MakeTokenGather(plan, owner, copies, world, context);
+    EXPECT_EQ(gather.plan.num_experts(), copies == 1 ? 2 : 4);
+    test::ValueWeights weights;
+    Tape tape(context, weights);
+    const Var x = tape.Input(empty(DType::kBF16, {5, 8}));
+    const Var w = tape.Input(empty(DType::kF32, {10}));
+    const Var all = GatherTokens(tape, x, gather, &world).Wait(tape);
+    EXPECT_EQ(all.shape(), (Shape{10, 8}));
+    const Var rows = ops::Permute(tape, all, gather.plan);
+    EXPECT_EQ(rows.shape(), (Shape{10 * copies, 8}));
+    const Var mine = GatherWeights(tape, w, gather, &world);
+    const Var y =
+        ScatterTokens(tape, ops::Combine(tape, rows, mine, gather.plan), 5, &world).Wait(tape);
+    EXPECT_EQ(y.shape(), x.shape());
+    const Tape::Seed seed = {y.id(), empty(DType::kBF16, {5, 8})};
+    tape.Backward({&seed, 1});
+    EXPECT_EQ(tape.LeafGradient(x.id()).shape(), x.shape());
+    EXPECT_EQ(tape.LeafGradient(w.id()).shape(), w.shape());
+  }
 }
 
 }  // namespace
