@@ -23,7 +23,12 @@ Block::Block(const ModelSpec& spec, int64_t layer, ParameterStore& store, Mesh& 
       attention_(spec, Prefix(layer) + "attention.", store, mesh),
       ffn_norm_(store.AddParameter({Prefix(layer) + "ffn_norm.weight", {spec.hidden_size}})),
       recompute_(options.recompute),
-      all_segments_([this](Tape& tape, const Bundle& in) { return RunSegments(tape, in); }) {
+      all_segments_([this](Tape& tape, const Bundle& in) { return RunSegments(tape, in); }),
+      shared_at_once_([this](Tape& tape, const Bundle& in) {
+        return Bundle{
+            {{"shared", moe_->shared_experts()->Forward(tape, in["normed"], *StateOf(in).batch)}},
+            {}};
+      }) {
   const auto bind = [this](Bundle (Block::*segment)(Tape&, const Bundle&)) {
     return [this, segment](Tape& tape, const Bundle& in) { return (this->*segment)(tape, in); };
   };
@@ -35,6 +40,7 @@ Block::Block(const ModelSpec& spec, int64_t layer, ParameterStore& store, Mesh& 
   }
   moe_.emplace(spec, Prefix(layer) + "moe.", store, mesh, context,
                MoeLayer::Options{.router = policy.router, .dispatcher = options.dispatcher});
+  halves_shared_ = moe_->shared_experts() != nullptr && recompute_ != Recompute::kSelective;
   segments_ = {{"attention_and_router", bind(&Block::AttendAndRoute)},
                {"dispatch", bind(&Block::Dispatch)},
                {"experts", bind(&Block::RunExperts), /*is_wide=*/true},
@@ -48,10 +54,14 @@ Bundle Block::Forward(Tape& tape, Bundle bundle) const {
 
 Bundle Block::RunSegments(Tape& tape, Bundle bundle) const {
   for (const Segment& segment : segments_) {
-    const bool again = recompute_ == Recompute::kSelective && segment.is_wide && tape.keeps();
-    bundle = again ? tape.Recompute(bundle, &segment.run) : segment.run(tape, bundle);
+    bundle = segment.is_wide ? RunWide(tape, bundle, segment.run) : segment.run(tape, bundle);
   }
   return bundle;
+}
+
+Bundle Block::RunWide(Tape& tape, const Bundle& in, const BundleFn& wide) const {
+  const bool again = recompute_ == Recompute::kSelective && tape.keeps();
+  return again ? tape.Recompute(in, &wide) : wide(tape, in);
 }
 
 Bundle Block::Attend(Tape& tape, const Bundle& in) {
@@ -81,24 +91,36 @@ Bundle Block::AttendAndRoute(Tape& tape, const Bundle& in) {
 }
 
 Bundle Block::Dispatch(Tape& tape, const Bundle& in) {
+  RowsUnderWay rows = moe_->Dispatch(tape, in["normed"], *StateOf(in).routing);
   Bundle out = in;
-  out.Set("rows", moe_->Dispatch(tape, in["normed"], *StateOf(in).routing));
+  if (halves_shared_) {
+    out.Set("shared", moe_->shared_experts()->Up(tape, in["normed"], *StateOf(in).batch));
+  }
+  out.Set("rows", rows.Wait(tape));
   return out;
 }
 
 Bundle Block::RunExperts(Tape& tape, const Bundle& in) {
   Bundle out = in;
   out.Set("rows", moe_->RunExperts(tape, in["rows"], *StateOf(in).routing));
-  if (moe_->has_shared_experts()) {
-    out.Set("shared", moe_->RunSharedExperts(tape, in["normed"], *StateOf(in).batch));
-  }
   return out;
+}
+
+// The second half, or all of it where its wide activations are computed again in backward.
+Var Block::FinishShared(Tape& tape, const Bundle& in) const {
+  if (halves_shared_) {
+    return moe_->shared_experts()->Down(tape, in["shared"], *StateOf(in).batch);
+  }
+  return RunWide(tape, {{{"normed", in["normed"]}}, in.state}, shared_at_once_)["shared"];
 }
 
 Bundle Block::CombineExperts(Tape& tape, const Bundle& in) {
   BlockState state = StateOf(in);
-  Var combined = moe_->Combine(tape, in["rows"], in["weights"], *state.routing);
-  if (moe_->has_shared_experts()) combined = ops::Add(tape, combined, in["shared"]);
+  RowsUnderWay rows = moe_->Combine(tape, in["rows"], in["weights"], *state.routing);
+  std::optional<Var> shared;
+  if (moe_->shared_experts() != nullptr) shared = FinishShared(tape, in);
+  Var combined = rows.Wait(tape);
+  if (shared) combined = ops::Add(tape, combined, *shared);
   state.routing.reset();
   return {{{"hidden", ops::Add(tape, in["hidden"], combined)}}, std::move(state)};
 }

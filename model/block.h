@@ -1,6 +1,7 @@
 // One transformer block, pre-norm: attention, then a feed-forward or a mixture of experts, each
 // added to the residual stream. It is a list of named segments from Bundle to Bundle, so that a
-// schedule may run them apart and let one micro-batch compute while another's rows travel.
+// schedule may run them apart and let one micro-batch compute while another's rows travel. Shared
+// experts are computed while the rows of their own micro-batch travel, in dispatch and combine.
 #pragma once
 
 #include <optional>
@@ -62,6 +63,8 @@ class Block {
   Bundle Dispatch(Tape& tape, const Bundle& in);
   Bundle RunExperts(Tape& tape, const Bundle& in);
   Bundle CombineExperts(Tape& tape, const Bundle& in);
+  Var FinishShared(Tape& tape, const Bundle& in) const;
+  Bundle RunWide(Tape& tape, const Bundle& in, const BundleFn& wide) const;
 
   const int64_t layer_;
   const double norm_epsilon_;
@@ -73,6 +76,8 @@ class Block {
   const Recompute recompute_;
   std::vector<Segment> segments_;
   const BundleFn all_segments_;
+  const BundleFn shared_at_once_;
+  bool halves_shared_ = false;  // one half during dispatch, the other during combine
 };
 
 }  // namespace moebius

@@ -25,8 +25,15 @@ FeedForward::FeedForward(const ModelSpec& spec, int64_t hidden_size, const std::
 }
 
 Var FeedForward::Forward(Tape& tape, const Var& x, const MicroBatch& batch) const {
+  return Down(tape, Up(tape, x, batch), batch);
+}
+
+Var FeedForward::Up(Tape& tape, const Var& x, const MicroBatch& batch) const {
   const Var all = GatherSequence(tape, x, batch.over_tensor, tensor_group_);
-  const Var hidden = ops::SwiGlu(tape, ops::Linear(tape, all, gate_), ops::Linear(tape, all, up_));
+  return ops::SwiGlu(tape, ops::Linear(tape, all, gate_), ops::Linear(tape, all, up_));
+}
+
+Var FeedForward::Down(Tape& tape, const Var& hidden, const MicroBatch& batch) const {
   const Var part = ops::Linear(tape, hidden, down_);
   return ScatterSequence(tape, part, batch.over_tensor, tensor_group_);
 }

@@ -20,6 +20,10 @@ class FeedForward {
   // x -> the same shape, [tokens of the shard, D]
   Var Forward(Tape& tape, const Var& x, const MicroBatch& batch) const;
 
+  // Its two halves: x -> hidden [T, F] of the tokens of all ranks of the tensor axis, and back.
+  Var Up(Tape& tape, const Var& x, const MicroBatch& batch) const;
+  Var Down(Tape& tape, const Var& hidden, const MicroBatch& batch) const;
+
  private:
   Communicator* const tensor_group_;
   Parameter* gate_;  // [F, D] | F over tensor

@@ -26,14 +26,16 @@ class AllToAllDispatcher final : public Dispatcher {
   }
   Var CombineWeights(Tape&, const Var& weights, const Routing&) const override { return weights; }
 
-  Var Dispatch(Tape& tape, const Var& x, const Routing& routing) const override {
+  RowsUnderWay Dispatch(Tape& tape, const Var& x, const Routing& routing) const override {
     const Var rows = ops::Permute(tape, x, routing.plan);
-    return ToExperts(tape, rows, WayOf(routing), group_.communicator).Wait(tape);
+    return ToExperts(tape, rows, WayOf(routing), group_.communicator);
   }
-  Var Combine(Tape& tape, const Var& rows, const Var& weights,
-              const Routing& routing) const override {
-    const Var returned = FromExperts(tape, rows, WayOf(routing), group_.communicator).Wait(tape);
-    return ops::Combine(tape, returned, weights, routing.plan);
+  RowsUnderWay Combine(Tape& tape, const Var& rows, const Var& weights,
+                       const Routing& routing) const override {
+    return FromExperts(tape, rows, WayOf(routing), group_.communicator)
+        .Then([weights, plan = routing.plan](Tape& tape, const Var& returned) {
+          return ops::Combine(tape, returned, weights, plan);
+        });
   }
 
  private:
@@ -58,14 +60,16 @@ class AllGatherDispatcher final : public Dispatcher {
     return GatherWeights(tape, weights, WayOf(routing), group_.communicator);
   }
 
-  Var Dispatch(Tape& tape, const Var& x, const Routing& routing) const override {
-    const Var all = GatherTokens(tape, x, WayOf(routing), group_.communicator).Wait(tape);
-    return ops::Permute(tape, all, WayOf(routing).plan);
+  RowsUnderWay Dispatch(Tape& tape, const Var& x, const Routing& routing) const override {
+    return GatherTokens(tape, x, WayOf(routing), group_.communicator)
+        .Then([plan = WayOf(routing).plan](Tape& tape, const Var& all) {
+          return ops::Permute(tape, all, plan);
+        });
   }
-  Var Combine(Tape& tape, const Var& rows, const Var& weights,
-              const Routing& routing) const override {
+  RowsUnderWay Combine(Tape& tape, const Var& rows, const Var& weights,
+                       const Routing& routing) const override {
     const Var parts = ops::Combine(tape, rows, weights, WayOf(routing).plan);
-    return ScatterTokens(tape, parts, routing.plan.num_tokens(), group_.communicator).Wait(tape);
+    return ScatterTokens(tape, parts, routing.plan.num_tokens(), group_.communicator);
   }
 
  private:

@@ -46,11 +46,11 @@ class Dispatcher {
   virtual Var CombineWeights(Tape& tape, const Var& weights, const Routing& routing) const = 0;
 
   // x [T, D] -> [R, D] grouped by this rank's experts
-  virtual Var Dispatch(Tape& tape, const Var& x, const Routing& routing) const = 0;
+  virtual RowsUnderWay Dispatch(Tape& tape, const Var& x, const Routing& routing) const = 0;
 
   // rows [R, D] back to their tokens, weighted  -> [T, D]
-  virtual Var Combine(Tape& tape, const Var& rows, const Var& weights,
-                      const Routing& routing) const = 0;
+  virtual RowsUnderWay Combine(Tape& tape, const Var& rows, const Var& weights,
+                               const Routing& routing) const = 0;
 };
 
 }  // namespace moebius

@@ -40,7 +40,7 @@ MoeLayer::Routed MoeLayer::Route(Tape& tape, const Var& x, const MicroBatch& bat
   return {std::move(routing), std::move(weights)};
 }
 
-Var MoeLayer::Dispatch(Tape& tape, const Var& x, const Routing& routing) const {
+RowsUnderWay MoeLayer::Dispatch(Tape& tape, const Var& x, const Routing& routing) const {
   return dispatcher_->Dispatch(tape, x, routing);
 }
 
@@ -48,8 +48,8 @@ Var MoeLayer::RunExperts(Tape& tape, const Var& rows, const Routing& routing) co
   return experts_.Forward(tape, rows, dispatcher_->ExpertOffsets(routing));
 }
 
-Var MoeLayer::Combine(Tape& tape, const Var& rows, const Var& weights,
-                      const Routing& routing) const {
+RowsUnderWay MoeLayer::Combine(Tape& tape, const Var& rows, const Var& weights,
+                               const Routing& routing) const {
   return dispatcher_->Combine(tape, rows, weights, routing);
 }
 

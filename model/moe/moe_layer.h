@@ -1,5 +1,7 @@
 // A mixture-of-experts layer: route, dispatch, experts, combine. Dropless; a token without an
-// expert and an expert without a token are ordinary. Letters: T tokens of the shard (inputs.h).
+// expert and an expert without a token are ordinary. Rows travel in dispatch and combine: what does
+// not need them, the shared experts, is computed before they are waited for. Letters: T tokens of
+// the shard (inputs.h).
 #pragma once
 
 #include <memory>
@@ -14,6 +16,7 @@
 #include "model/moe/experts.h"
 #include "model/moe/router.h"
 #include "parallel/mesh.h"
+#include "parallel/ops/rows_under_way.h"
 
 namespace moebius {
 
@@ -35,17 +38,15 @@ class MoeLayer {
   Routed Route(Tape& tape, const Var& x, const MicroBatch& batch, const StepInputs& step);
 
   // x [T, D] -> [R, D] grouped by this rank's experts
-  Var Dispatch(Tape& tape, const Var& x, const Routing& routing) const;
+  RowsUnderWay Dispatch(Tape& tape, const Var& x, const Routing& routing) const;
   // [R, D] -> [R, D]
   Var RunExperts(Tape& tape, const Var& rows, const Routing& routing) const;
   // rows [R, D] back to their tokens, weighted  -> [T, D]
-  Var Combine(Tape& tape, const Var& rows, const Var& weights, const Routing& routing) const;
+  RowsUnderWay Combine(Tape& tape, const Var& rows, const Var& weights,
+                       const Routing& routing) const;
 
-  // What every token gets beside that.  x [T, D] -> [T, D]
-  bool has_shared_experts() const { return shared_.has_value(); }
-  Var RunSharedExperts(Tape& tape, const Var& x, const MicroBatch& batch) const {
-    return shared_->Forward(tape, x, batch);
-  }
+  // What every token gets beside that, on its own rank; null where there are none.
+  const FeedForward* shared_experts() const { return shared_ ? &*shared_ : nullptr; }
 
   Balance& balance() { return balance_; }
 
