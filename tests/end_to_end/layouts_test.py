@@ -18,6 +18,7 @@ EVERY_AXIS = {
     "zb_h1": {"parallel__tensor_size": 2, "parallel__pipeline_size": 2,
               "parallel__expert_size": 2, "parallel__expert_tensor_size": 2,
               "parallel__pipeline_schedule": "ZB_H1", "parallel__recompute": "FULL",
+              "parallel__dispatcher": "ALL_GATHER",
               "train__micro_batch_size": 2, "parallel__zero_stage": 3},
 }
 
