@@ -80,7 +80,7 @@ class Transformer {
   const std::vector<std::unique_ptr<Block>>& blocks() const { return blocks_; }  // by layer
 
   // The table that the first and the last stage share (tied embeddings); null where there is none.
-  // Each stage has the gradient of its own use.
+  // Each stage gets the gradient of its own use.
   Parameter* shared_by_stages() { return shared_by_stages_; }
 
  private:

@@ -81,7 +81,7 @@ class Rank {
   // The objective that gradients belong to: cross-entropy plus the weighted z-loss.
   double Objective(bool backward) {
     model_.BeginStep();
-    buckets_.BeginStep();
+    buckets_.BeginStep(/*num_micro_batches=*/1);
     Tape tape(context_, weights_);
     const Bundle out = model_.Forward(tape, 0, {}, batch_, step_);
     const double loss = model_.Loss(tape, out["hidden"], batch_).data<double>()[0];

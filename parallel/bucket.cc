@@ -23,8 +23,9 @@ Bucket KindOf(const Parameter& parameter, Mesh& mesh) {
   for (const Replication& replication : parameter.placement.replicated) {
     if (replication.gradient == GradientArrives::kPartial) {
       partial.push_back(replication.axis);
-    } else if (mesh.position().index_on(replication.axis) != 0) {
-      bucket.is_first_replica = false;
+    } else {
+      bucket.is_shared = true;
+      if (mesh.position().index_on(replication.axis) != 0) bucket.is_first_replica = false;
     }
   }
   bucket.group = &mesh.group_over(partial);
@@ -43,7 +44,7 @@ int64_t NominalSize(const Parameter& parameter, Mesh& mesh) {
 }
 
 bool SameKind(const Bucket& a, const Bucket& b) {
-  return a.group == b.group && a.dtype == b.dtype && a.is_first_replica == b.is_first_replica;
+  return a.group == b.group && a.dtype == b.dtype && !a.is_shared && !b.is_shared;
 }
 
 void Clear(const Tensor& flat, int64_t begin, int64_t end) {

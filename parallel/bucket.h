@@ -42,6 +42,8 @@ struct Bucket {
   DType dtype = DType::kF32;
   // False: other ranks hold the same, summed gradients and speak for them.
   bool is_first_replica = true;
+  // A single parameter, that other groups hold in the same bucket: pipeline stages that share it.
+  bool is_shared = false;
   int64_t size = 0;  // elements; divides by the group's size
   std::vector<Member> members;
 
@@ -63,8 +65,9 @@ struct Bucket {
 };
 
 // Fills buckets from the last parameter to the first: the order in which backward completes
-// gradients. Buckets are in the order in which they become complete. `parameters` come in one order
-// on every rank.
+// gradients. Buckets are in the order in which they become complete. A parameter whose gradient
+// arrives identical on an axis has a bucket of its own, the same on all ranks of that axis.
+// `parameters` come in one order on every rank.
 std::vector<Bucket> MakeBuckets(std::span<Parameter* const> parameters, Mesh& mesh,
                                 int64_t max_bytes);
 

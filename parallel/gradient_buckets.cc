@@ -1,5 +1,6 @@
 #include "parallel/gradient_buckets.h"
 
+#include <algorithm>
 #include <cstring>
 #include <utility>
 
@@ -7,6 +8,9 @@
 
 namespace moebius {
 namespace {
+
+// Buckets on their way, before another one starts: each takes room here and in the communicator.
+constexpr size_t kMaxUnderway = 2;
 
 void Clear(const Tensor& x) {
   if (!x.device().is_meta() && x.size() > 0) {
@@ -24,10 +28,7 @@ GradientBuckets::GradientBuckets(std::span<Parameter* const> parameters, Mesh& m
       gradients_(buckets_.size()) {
   for (size_t b = 0; b < buckets_.size(); ++b) {
     const Bucket& bucket = buckets_[b];
-    for (const auto& [parameter, offset] : bucket.members) {
-      bucket_of_[parameter] = b;
-      gradients_[b].num_uses += parameter->num_uses;
-    }
+    for (const auto& [parameter, offset] : bucket.members) places_[parameter].bucket = b;
     if (shards_gradients()) {
       gradients_[b].share = context.Zeros(bucket.dtype, {bucket.share_size()}, "gradients");
     } else {
@@ -35,7 +36,7 @@ GradientBuckets::GradientBuckets(std::span<Parameter* const> parameters, Mesh& m
       gradients_[b].share = bucket.ShareOf(gradients_[b].flat);
     }
   }
-  BeginStep();
+  BeginStep(1);
 }
 
 void GradientBuckets::Allocate(size_t b) {
@@ -49,42 +50,64 @@ void GradientBuckets::Allocate(size_t b) {
   }
 }
 
-void GradientBuckets::BeginStep() {
+void GradientBuckets::BeginStep(int num_micro_batches) {
+  CHECK(underway_.empty()) << "the step before was not reduced";
+  num_micro_batches_ = num_micro_batches;
+  for (auto& [parameter, place] : places_) place.num_opened = 0;
   for (size_t b = 0; b < buckets_.size(); ++b) {
     for (const auto& [parameter, offset] : buckets_[b].members) parameter->gradient_written = false;
     gradients_[b].started = gradients_[b].has_share = false;
+    gradients_[b].num_complete = 0;
+    gradients_[b].num_behind = NumBehind(b);
   }
   next_ = 0;
-  starts_early_ = reduced_ = false;
+  complete_.clear();
 }
 
-void GradientBuckets::BeginMicroBatch(bool last) {
-  for (Gradients& gradients : gradients_) {
-    gradients.num_opened = 0;
-    if (shards_gradients()) gradients.started = false;
-  }
-  if (shards_gradients()) next_ = 0;
-  starts_early_ = last || shards_gradients();
-  reduced_ = false;
+size_t GradientBuckets::BucketOf(const Parameter& parameter) const {
+  const auto found = places_.find(&parameter);
+  CHECK(found != places_.end()) << parameter.name << " is in no bucket";
+  return found->second.bucket;
 }
 
 GradientSlot GradientBuckets::Open(Parameter& parameter) {
-  const auto found = bucket_of_.find(&parameter);
-  CHECK(found != bucket_of_.end()) << parameter.name << " is in no bucket";
-  Gradients& gradients = gradients_[found->second];
-  CHECK(!gradients.started) << parameter.name << " has more than its " << parameter.num_uses
-                            << " uses in a micro-batch: its bucket is already being reduced";
-  if (!gradients.flat.defined()) Allocate(found->second);
-  ++gradients.num_opened;
+  const size_t b = BucketOf(parameter);
+  Gradients& gradients = gradients_[b];
+  if (gradients.started) {
+    CHECK(shards_gradients()) << parameter.name << " has more than its " << parameter.num_uses
+                              << " uses in a micro-batch: its bucket is already being reduced";
+    Finish(b);  // an earlier micro-batch
+  }
+  if (!gradients.flat.defined()) Allocate(b);
+  Count(parameter, places_[&parameter]);
   return {parameter.gradient, std::exchange(parameter.gradient_written, true)};
 }
 
+void GradientBuckets::Count(const Parameter& parameter, Place& place) {
+  Gradients& gradients = gradients_[place.bucket];
+  if (++place.num_opened != (gradients.num_complete + 1) * parameter.num_uses) return;
+  if (--gradients.num_behind > 0) return;
+  ++gradients.num_complete;
+  gradients.num_behind = NumBehind(place.bucket);
+  if (shards_gradients()) complete_.push_back(place.bucket);
+}
+
+int GradientBuckets::NumBehind(size_t b) const {
+  const int next = gradients_[b].num_complete + 1;
+  return static_cast<int>(std::ranges::count_if(buckets_[b].members, [&](const auto& member) {
+    return places_.at(member.parameter).num_opened < next * member.parameter->num_uses;
+  }));
+}
+
 void GradientBuckets::Written() {
-  if (!starts_early_) return;
-  while (next_ < buckets_.size() && gradients_[next_].num_opened >= gradients_[next_].num_uses) {
-    StartNext();
+  for (const size_t b : std::exchange(complete_, {})) {
+    if (!gradients_[b].started) Start(b);
   }
-  if (next_ > 0) gradients_[next_ - 1].handle.Poll();  // all that is under way goes on
+  while (!shards_gradients() && next_ < buckets_.size() &&
+         gradients_[next_].num_complete == num_micro_batches_) {
+    Start(next_++);
+  }
+  if (!underway_.empty()) gradients_[underway_.back()].handle.Poll();  // all of them go on
 }
 
 void GradientBuckets::ClearUnwritten(size_t b) {
@@ -93,52 +116,50 @@ void GradientBuckets::ClearUnwritten(size_t b) {
   }
 }
 
-void GradientBuckets::StartNext() {
-  const size_t b = next_++;
+void GradientBuckets::Start(size_t b) {
+  const size_t room = shards_gradients() ? 1 : kMaxUnderway;
+  while (underway_.size() >= room) Finish(underway_.front());
   const Bucket& bucket = buckets_[b];
   Gradients& gradients = gradients_[b];
   if (!gradients.flat.defined()) Allocate(b);
   ClearUnwritten(b);
+  gradients.sum = gradients.share;
+  if (shards_gradients() && gradients.has_share) {
+    gradients.sum = context_.Empty(bucket.dtype, {bucket.share_size()}, "gradients");
+  }
   gradients.started = true;
-  if (shards_gradients()) return StartSharded(b);
-  gradients.handle = stage_ == ZeroStage::kReplicated
-                         ? bucket.group->AllReduce(gradients.flat)
-                         : bucket.group->ReduceScatter(gradients.flat, gradients.share);
+  underway_.push_back(b);
+  gradients.handle = Communicate(b);
 }
 
-void GradientBuckets::StartSharded(size_t b) {
-  if (b > 0) Finish(b - 1);
-  Gradients& gradients = gradients_[b];
-  gradients.sum = gradients.has_share ? context_.Empty(gradients.share.dtype(),
-                                                       gradients.share.shape(), "gradients")
-                                      : gradients.share;
-  gradients.handle = buckets_[b].group->ReduceScatter(gradients.flat, gradients.sum);
+Handle GradientBuckets::Communicate(size_t b) {
+  const Gradients& gradients = gradients_[b];
+  const Tensor& parts = gradients.flat;
+  Communicator& group = *buckets_[b].group;
+  return stage_ == ZeroStage::kReplicated ? group.AllReduce(parts)
+                                          : group.ReduceScatter(parts, gradients.sum);
 }
 
 void GradientBuckets::Finish(size_t b) {
   Gradients& gradients = gradients_[b];
+  std::erase(underway_, b);
   gradients.handle.Wait();
-  if (!shards_gradients() || !gradients.flat.defined()) return;
+  if (!shards_gradients()) return;
   if (std::exchange(gradients.has_share, true)) {
     kernels::Add(gradients.share, gradients.sum, gradients.share, context_);
   }
+  gradients.started = false;
   gradients.sum = gradients.flat = Tensor();
   for (const auto& [parameter, offset] : buckets_[b].members) parameter->gradient = Tensor();
 }
 
-void GradientBuckets::ReduceAll() {
-  while (next_ < buckets_.size()) StartNext();
-  for (size_t b = 0; b < buckets_.size(); ++b) Finish(b);
-  starts_early_ = false;
-  reduced_ = true;
-}
-
-void GradientBuckets::EndMicroBatch() {
-  if (shards_gradients()) ReduceAll();
-}
-
 void GradientBuckets::Reduce() {
-  if (!reduced_) ReduceAll();
+  for (size_t b = 0; b < buckets_.size(); ++b) {
+    const Gradients& gradients = gradients_[b];
+    const bool is_new = !shards_gradients() || gradients.flat.defined() || !gradients.has_share;
+    if (!gradients.started && is_new) Start(b);
+  }
+  while (!underway_.empty()) Finish(underway_.front());
 }
 
 Tensor GradientBuckets::Own(size_t b) const {

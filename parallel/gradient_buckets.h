@@ -4,16 +4,19 @@
 //
 //   stage 0     every rank gets the whole sum (all-reduce)
 //   stage 1     every rank gets the sum of its share (reduce-scatter): the same bits
-//   stage 2, 3  so after every micro-batch, the shares add up over micro-batches; a whole bucket
-//               exists only from its first gradient to its reduction, and at most one more is on
-//               its way. The sum over micro-batches has another order than in stages 0 and 1.
-//               Where micro-batches overlap, buckets are whole until Reduce, as in stage 1.
+//   stage 2, 3  so for every micro-batch, and the shares add up: a whole bucket exists only from
+//   its
+//               first gradient to its reduction. That is one message for each micro-batch instead
+//               of one for each step, and another order of the sum over micro-batches.
 //
-// A bucket is reduced while backward goes on: as soon as all its gradients are written
-// (Parameter::num_uses) and the buckets before it have started, so that all ranks start them in one
-// order. Those of stages 0 and 1 wait for the last micro-batch.
+// A bucket is reduced while backward goes on, as soon as all uses of its parameters
+// (Parameter::num_uses) are written: those of all micro-batches in stages 0 and 1, where all ranks
+// start the buckets in their order; those of one more micro-batch in stages 2 and 3. In which order
+// a pipeline runs forward, backward and weight gradients does not matter, as long as all ranks of a
+// group write gradients in one order.
 #pragma once
 
+#include <deque>
 #include <span>
 #include <unordered_map>
 #include <vector>
@@ -34,24 +37,20 @@ class GradientBuckets final : public GradientSink {
   GradientBuckets(std::span<Parameter* const> parameters, Mesh& mesh, Context& context,
                   const BucketOptions& options = {});
 
-  // Before the first forward of a step. Nothing is zeroed: the first writer of a gradient writes.
-  void BeginStep();
+  // Before the first forward of a step of so many micro-batches. Nothing is zeroed: the first
+  // writer of a gradient writes.
+  void BeginStep(int num_micro_batches);
 
-  // Around the forward and backward of one micro-batch, whose tape has this as its sink. `last`: no
-  // other micro-batch of this step writes a gradient afterwards. Without these two calls, or where
-  // micro-batches overlap, everything is reduced in Reduce. All ranks call the same.
-  void BeginMicroBatch(bool last);
-  void EndMicroBatch();
-
-  // After the last backward of the step; waits for what is on its way. Every rank then holds the
-  // sum over its reduction group, or its share. A gradient that nobody here has written counts as
-  // zero.
+  // After the last backward of the step: starts what is not complete, and waits for what is on its
+  // way. Every rank then holds the sum over its reduction group, or its share. A gradient that
+  // nobody here has written counts as zero.
   void Reduce();
 
   GradientSlot Open(Parameter& parameter) override;
   void Written() override;
 
   const std::vector<Bucket>& buckets() const { return buckets_; }
+  size_t BucketOf(const Parameter& parameter) const;
   ZeroStage stage() const { return stage_; }
 
   // What this rank updates of a bucket: all of it in stage 0, else its share.
@@ -62,32 +61,38 @@ class GradientBuckets final : public GradientSink {
 
  private:
   struct Gradients {
-    Tensor flat;   // [size]; stage 2: only while it is filled
-    Tensor share;  // [share size]; stages 0, 1: a view of flat
-    Tensor sum;    // stage 2: the micro-batch's share on its way to be added
-    int num_uses = 0;
-    int num_opened = 0;  // within the micro-batch
-    bool started = false;
-    bool has_share = false;  // stage 2: an earlier micro-batch has written `share`
+    Tensor flat;     // [size]; stages 2, 3: only while it is filled and reduced
+    Tensor share;    // [share size]; stages 0, 1: a view of flat
+      Tensor sum;      // stages 2, 3: the share that is on its way to be added
     Handle handle;
+    bool started = false;    // stages 2, 3: and not finished
+    bool has_share = false;  // stages 2, 3: an earlier micro-batch has written `share`
+    int num_complete = 0;    // micro-batches of which every use is opened
+    int num_behind = 0;      // members of which a use of the next one is not
+  };
+  struct Place {
+    size_t bucket = 0;
+    int num_opened = 0;  // uses in this step
   };
 
   bool shards_gradients() const { return stage_ >= ZeroStage::kGradients; }
   void Allocate(size_t bucket);
+  void Count(const Parameter& parameter, Place& place);
+  int NumBehind(size_t bucket) const;
   void ClearUnwritten(size_t bucket);
-  void StartNext();
-  void StartSharded(size_t bucket);
+  void Start(size_t bucket);
+  Handle Communicate(size_t bucket);
   void Finish(size_t bucket);
-  void ReduceAll();
 
   Context& context_;
   const ZeroStage stage_;
   const std::vector<Bucket> buckets_;
   std::vector<Gradients> gradients_;
-  std::unordered_map<const Parameter*, size_t> bucket_of_;
-  bool starts_early_ = false;
-  bool reduced_ = false;  // everything that was written
-  size_t next_ = 0;       // bucket to start
+  std::unordered_map<const Parameter*, Place> places_;
+  int num_micro_batches_ = 0;
+  size_t next_ = 0;               // stages 0, 1: bucket to start
+  std::vector<size_t> complete_;  // stages 2, 3: to start, once they are written
+  std::deque<size_t> underway_;   // oldest first
 };
 
 }  // namespace moebius

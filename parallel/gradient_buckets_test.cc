@@ -56,7 +56,7 @@ TEST(GradientBuckets, SumWherePartial) {
 
     const int rank = world.rank();
     for (int step = 1; step <= 3; ++step) {
-      buckets.BeginStep();
+      buckets.BeginStep(/*num_micro_batches=*/2);
       Write<float>(dense, 1.f + rank);
       Write<float>(dense, 10);
       if (rank == 2) Write<float>(unused, 5);
@@ -113,19 +113,17 @@ struct Model {
 
 constexpr int64_t kSmallBuckets = 400;  // bytes: of two tensors at most
 
-// The shares of all buckets one after the other, after two steps of three micro-batches.
-std::vector<float> SharesAfterSteps(ZeroStage stage, Communicator& world, bool one_by_one) {
+// The shares of all buckets one after the other, after two steps of three micro-batches. That they
+// are `told` to be more: nothing is reduced before Reduce in stages 0 and 1.
+std::vector<float> SharesAfterSteps(const BucketOptions& options, Communicator& world,
+                                    int told = 3) {
   const auto mesh = *Mesh::Create({.expert = 2}, world);
   Context context;
   Model model(context);
-  GradientBuckets buckets(model.pointers, *mesh, context, {stage, kSmallBuckets});
+  GradientBuckets buckets(model.pointers, *mesh, context, options);
   for (int step = 0; step < 2; ++step) {
-    buckets.BeginStep();
-    for (int m = 0; m < 3; ++m) {
-      if (one_by_one) buckets.BeginMicroBatch(m == 2);
-      model.WriteAll(buckets, world.rank(), m + 3 * step);
-      if (one_by_one) buckets.EndMicroBatch();
-    }
+    buckets.BeginStep(told);
+    for (int m = 0; m < 3; ++m) model.WriteAll(buckets, world.rank(), m + 3 * step);
     buckets.Reduce();
   }
   std::vector<float> shares;
@@ -137,14 +135,52 @@ std::vector<float> SharesAfterSteps(ZeroStage stage, Communicator& world, bool o
 
 TEST(GradientBuckets, StagesGiveTheSameShares) {
   RunOnThreads(4, [](Communicator& world) {
-    const std::vector<float> whole = SharesAfterSteps(ZeroStage::kReplicated, world, false);
+    const auto shares = [&](ZeroStage stage, int told) {
+      return SharesAfterSteps({stage, kSmallBuckets}, world, told);
+    };
+    const std::vector<float> whole = shares(ZeroStage::kReplicated, 4);
     EXPECT_GT(std::ranges::count_if(whole, [](float x) { return x != 0; }), 50);
-    for (const bool one_by_one : {false, true}) {
-      EXPECT_EQ(SharesAfterSteps(ZeroStage::kReplicated, world, one_by_one), whole);
-      EXPECT_EQ(SharesAfterSteps(ZeroStage::kOptimizer, world, one_by_one), whole);
-      const std::vector<float> added = SharesAfterSteps(ZeroStage::kGradients, world, one_by_one);
+    for (const int told : {3, 4}) {
+      EXPECT_EQ(shares(ZeroStage::kReplicated, told), whole);
+      EXPECT_EQ(shares(ZeroStage::kOptimizer, told), whole);
+      const std::vector<float> added = shares(ZeroStage::kGradients, told);
       ASSERT_EQ(added.size(), whole.size());
       for (size_t i = 0; i < whole.size(); ++i) EXPECT_NEAR(added[i], whole[i], 1e-5);
+    }
+  });
+}
+
+// A pipeline may open the head's gradient of a micro-batch (forward) before other gradients of the
+// one before (backward), and run weight gradients late.
+TEST(GradientBuckets, MicroBatchesMayOverlap) {
+  RunOnThreads(4, [](Communicator& world) {
+    const auto mesh = *Mesh::Create({.expert = 2}, world);
+    const int rank = world.rank();
+    for (const ZeroStage stage : {ZeroStage::kReplicated, ZeroStage::kGradients}) {
+      const auto sums = [&](const std::vector<std::pair<int, int>>& writes) {
+        Context context;
+        Model model(context);
+        GradientBuckets buckets(model.pointers, *mesh, context, {stage, kSmallBuckets});
+        buckets.BeginStep(/*num_micro_batches=*/2);
+        for (const auto& [i, micro_batch] : writes) model.Write(buckets, i, rank, micro_batch);
+        buckets.Reduce();
+        std::vector<float> shares;
+        for (size_t b = 0; b < buckets.buckets().size(); ++b) {
+          std::ranges::copy(buckets.Share(b).span<float>(), std::back_inserter(shares));
+        }
+        return shares;
+      };
+      std::vector<std::pair<int, int>> in_turn, overlapping = {{6, 0}, {6, 0}, {6, 1}, {6, 1}};
+      for (const int m : {0, 1}) {
+        in_turn.insert(in_turn.end(), {{6, m}, {6, m}});
+        for (int i = 5; i >= 0; --i) {
+          in_turn.emplace_back(i, m);
+          overlapping.emplace_back(i, m);
+        }
+      }
+      const std::vector<float> expected = sums(in_turn), actual = sums(overlapping);
+      ASSERT_EQ(actual.size(), expected.size());
+      for (size_t i = 0; i < actual.size(); ++i) ASSERT_NEAR(actual[i], expected[i], 1e-5) << i;
     }
   });
 }
@@ -205,9 +241,8 @@ TEST(GradientBuckets, StartWhileBackwardGoesOn) {
       for (float& x : slot.tensor.span<float>()) x = slot.accumulate ? x + 1 : 1;
       buckets.Written();
     };
-    buckets.BeginStep();
+    buckets.BeginStep(/*num_micro_batches=*/2);
     for (const bool is_last : {false, true}) {
-      buckets.BeginMicroBatch(is_last);
       write(last);
       for (int i = 0; i < 1000 && is_last && last.gradient.data<float>()[0] != 4; ++i) {
         buckets.Written();  // lets the reduction go on
@@ -215,7 +250,6 @@ TEST(GradientBuckets, StartWhileBackwardGoesOn) {
       }
       EXPECT_EQ(last.gradient.data<float>()[0], is_last ? 4 : 1);
       write(first);
-      buckets.EndMicroBatch();
     }
     buckets.Reduce();
     ExpectAll<float>(first, 4);
@@ -237,14 +271,13 @@ TEST(GradientBuckets, TakeLessMemoryWhereGradientsAreSharded) {
       std::vector<Parameter*> pointers;
       for (Parameter& parameter : parameters) pointers.push_back(&parameter);
       GradientBuckets buckets(pointers, *mesh, context, {stage, kBytes});
+      buckets.BeginStep(/*num_micro_batches=*/2);
       for (int m = 0; m < 2; ++m) {
-        buckets.BeginMicroBatch(m == 1);
         for (int i = 15; i >= 0; --i) {
           const GradientSlot slot = buckets.Open(parameters[i]);
           std::ranges::fill(slot.tensor.span<float>(), 1.f);
           buckets.Written();
         }
-        buckets.EndMicroBatch();
       }
       buckets.Reduce();
       const Arena::Use use = context.arena().by_name()["gradients"];
@@ -265,7 +298,7 @@ TEST(GradientBucketsDeathTest, OneUseTooMany) {
     Parameter once = Make(context, "once", DType::kF32, {4}, {kOverData});
     Parameter* const all[] = {&once};
     GradientBuckets buckets(all, *mesh, context);
-    buckets.BeginMicroBatch(/*last=*/true);
+    buckets.BeginStep(/*num_micro_batches=*/1);
     buckets.Open(once);
     buckets.Written();
     EXPECT_DEATH(buckets.Open(once), "once has more than its 1 uses in a micro-batch");

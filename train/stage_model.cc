@@ -17,8 +17,4 @@ Bundle StageModel::Forward(Tape& tape, int chunk, int micro_batch, Bundle in) {
   return {};
 }
 
-void StageModel::AfterBackward(int /*chunk*/, int micro_batch) {
-  if (after_backward_) after_backward_(micro_batch);
-}
-
 }  // namespace moebius

@@ -20,20 +20,14 @@ class StageModel final : public PipelineModel {
              AtEnd at_end)
       : model_(model), micro_batches_(micro_batches), step_(step), at_end_(std::move(at_end)) {}
 
-  void set_after_backward(std::function<void(int micro_batch)> after_backward) {
-    after_backward_ = std::move(after_backward);
-  }
-
   std::vector<ValueSpec> Boundary(int virtual_stage, int micro_batch) const override;
   Bundle Forward(Tape& tape, int chunk, int micro_batch, Bundle in) override;
-  void AfterBackward(int chunk, int micro_batch) override;
 
  private:
   Transformer& model_;
   const std::span<const MicroBatch> micro_batches_;
   const StepInputs step_;
   const AtEnd at_end_;
-  std::function<void(int)> after_backward_;
 };
 
 }  // namespace moebius

@@ -1,7 +1,6 @@
 #include "train/step.h"
 
 #include <cmath>
-#include <cstring>
 #include <span>
 
 #include "kernels/elementwise.h"
@@ -20,12 +19,12 @@ StepResult TrainStep::Run(const std::vector<MicroBatch>& micro_batches) {
   Transformer& model = parts_.model;
   const StepInputs step = Normalize(micro_batches);
   model.BeginStep();
-  parts_.buckets.BeginStep();
+  parts_.buckets.BeginStep(parts_.pipeline.num_micro_batches);
   CountExactly(micro_batches, step);
 
   StepResult result{.loss = ForwardBackward(micro_batches, step), .tokens = step.num_tokens};
-  SumSharedTable();
   parts_.buckets.Reduce();
+  SumSharedTable();
   result.routing = model.SummarizeRouting();
   result.gradient_norm = GradientNorm(parts_.buckets, parts_.mesh, parts_.context);
 
@@ -69,18 +68,11 @@ void TrainStep::CountExactly(const std::vector<MicroBatch>& micro_batches, StepI
 
 double TrainStep::ForwardBackward(const std::vector<MicroBatch>& micro_batches,
                                   const StepInputs& step) {
-  // Where micro-batches run one after the other, buckets are told and reduce while backward goes
-  // on.
-  const bool one_by_one =
-      parts_.pipeline.num_virtual_stages() == 1 && parts_.pipeline.schedule == ScheduleKind::k1F1B;
-  const int last = parts_.pipeline.num_micro_batches - 1;
   double loss = 0;
   StageModel stage(parts_.model, micro_batches, step, [&](Tape& tape, const Var& hidden, int m) {
-    if (one_by_one) parts_.buckets.BeginMicroBatch(m == last);
     const Tensor sum = parts_.model.Loss(tape, hidden, micro_batches[m]);
     if (!sum.device().is_meta()) loss += sum.data<double>()[0];
   });
-  if (one_by_one) stage.set_after_backward([&](int) { parts_.buckets.EndMicroBatch(); });
   RunPlan(plan_, stage);
   parts_.mesh.group_over({Axis::kPipeline, Axis::kData, Axis::kContext})
       .AllReduce(std::span(&loss, 1))
@@ -98,22 +90,19 @@ void TrainStep::RunPlan(const PipelinePlan& plan, StageModel& stage) {
       .Run(plan);
 }
 
-// First and last stage add up the gradients of their uses of the table, to the same bits.
+// First and last stage add up the gradients of their uses of the table, to the same bits. It has
+// the same bucket on both.
 void TrainStep::SumSharedTable() {
-  Parameter* const table = parts_.model.shared_by_stages();
+  const Parameter* const table = parts_.model.shared_by_stages();
   if (table == nullptr) return;
-  const GradientSlot own = parts_.buckets.Open(*table);
-  if (!own.accumulate && own.tensor.size() > 0 && !own.tensor.device().is_meta()) {
-    std::memset(own.tensor.raw(), 0, static_cast<size_t>(own.tensor.bytes()));
-  }
-  const Tensor other = parts_.context.Empty(own.tensor.dtype(), own.tensor.shape(), "gradients");
+  const Tensor own = parts_.buckets.Own(parts_.buckets.BucketOf(*table));
+  const Tensor other = parts_.context.Empty(own.dtype(), own.shape(), "gradients.shared");
   Communicator& stages = parts_.mesh.group(Axis::kPipeline);
   const int other_stage = stages.rank() == 0 ? stages.size() - 1 : 0;
-  Handle sent = stages.Send(own.tensor, other_stage);
+  Handle sent = stages.Send(own, other_stage);
   stages.Receive(other, other_stage).Wait();
   sent.Wait();
-  kernels::Add(own.tensor, other, own.tensor, parts_.context);
-  parts_.buckets.Written();
+  kernels::Add(own, other, own, parts_.context);
 }
 
 }  // namespace moebius

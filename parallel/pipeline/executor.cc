@@ -43,13 +43,11 @@ class PlanRun {
       case Kind::kForward:
         return Forward(action);
       case Kind::kBackward:
-        Backward(action, WeightGradients::kNow);
-        return parts_.model.AfterBackward(action.chunk, action.micro_batch);
+        return Backward(action, WeightGradients::kNow);
       case Kind::kInputGradients:
         return Backward(action, WeightGradients::kDeferred);
       case Kind::kWeightGradients:
-        tapes_.extract(KeyOf(action)).mapped().tape->RunDeferred();
-        return parts_.model.AfterBackward(action.chunk, action.micro_batch);
+        return tapes_.extract(KeyOf(action)).mapped().tape->RunDeferred();
       case Kind::kSendActivation:
       case Kind::kSendGradient:
         return Send(*OutputOf(spec_, stage_, action));

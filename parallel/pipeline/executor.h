@@ -37,9 +37,6 @@ class PipelineModel {
   // has those of the boundary behind it, no Var under two names; what else it has, and what the
   // last virtual stage returns, is dropped: there the loss is recorded on the tape.
   virtual Bundle Forward(Tape& tape, int chunk, int micro_batch, Bundle in) = 0;
-
-  // The micro-batch has run backward through a chunk, weight gradients included.
-  virtual void AfterBackward(int /*chunk*/, int /*micro_batch*/) {}
 };
 
 // Told what a stage runs, as it runs it.
