@@ -180,6 +180,9 @@ const Broken kBroken[] = {
      "2:12: parallel.expert_tensor_size: 3 does not divide model.moe.expert_hidden_size 8, use 2 "
      "or "
      "4"},
+    {"train {", "precision { compute: FP64 } parallel { gradient_reduce_dtype: BF16 } train {",
+     "2:40: parallel.gradient_reduce_dtype: BF16 would round the gradients of precision.compute "
+     "FP64, must be FP32 (they travel as they are)"},
     {"train {", "parallel { expert_size: 3 } train {",
      "2:12: parallel.expert_size: 3 does not divide model.moe.num_experts 4, use 2 or 4"},
     {"train {", "optimizer { warmup_steps: 10 } train {",

@@ -82,6 +82,12 @@ void CheckParallel(const RunConfig& config, Errors* errors) {
   CheckPipelineLayers(config, errors);
   CheckTensorSize(config, errors);
   CheckSequenceCut(config, errors);
+  Require(parallel.gradient_reduce_dtype() == ParallelConfig::FP32 ||
+              config.precision().compute() != PrecisionConfig::FP64,
+          "parallel.gradient_reduce_dtype",
+          "BF16 would round the gradients of precision.compute FP64, must be FP32 (they travel as "
+          "they are)",
+          errors);
   const MoeConfig& moe = config.model().moe();
   const auto needs_experts = [&](const char* path, int size) {
     Require(size == 1 || moe.num_experts() > 0, path,

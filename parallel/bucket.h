@@ -22,6 +22,7 @@ enum class ZeroStage { kReplicated = 0, kOptimizer = 1, kGradients = 2, kParamet
 struct BucketOptions {
   ZeroStage stage = ZeroStage::kReplicated;
   int64_t max_bytes = int64_t{32} << 20;  // but a bucket holds at least one parameter
+  bool reduces_in_bf16 = false;           // gradients in F32: see gradient_buckets.h
 };
 
 struct Bucket {

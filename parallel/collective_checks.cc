@@ -98,6 +98,21 @@ void CheckReductionsOf(Communicator& world) {
   }
 }
 
+// The sum of BF16 that stays F32 is rounded nowhere.
+void CheckUnroundedSums(Communicator& world) {
+  for (const int64_t count : kCounts) {
+    std::vector<BF16> all = Values<BF16>(world.rank(), count * world.size());
+    std::vector<float> part(count), sum(count);
+    world.ReduceScatter(std::span(all), std::span(part)).Wait();
+    for (int64_t i = 0; i < count; ++i) {
+      for (int r = 0; r < world.size(); ++r) {
+        sum[i] += static_cast<float>(Value<BF16>(r, world.rank() * count + i));
+      }
+    }
+    EXPECT_TRUE(SameBits(part, sum));
+  }
+}
+
 }  // namespace
 
 void CheckReductions(Communicator& world) {
@@ -106,6 +121,7 @@ void CheckReductions(Communicator& world) {
   CheckReductionsOf<BF16>(world);
   CheckReductionsOf<int32_t>(world);
   CheckReductionsOf<int64_t>(world);
+  CheckUnroundedSums(world);
 }
 
 void CheckGathers(Communicator& world) {

@@ -102,7 +102,7 @@ class Communicator {
   virtual Handle AllGather(Elements mine, Elements all) = 0;
 
   // mine [n] = this rank's part of the sum of `all` [size * n] over the ranks. `mine` may be its
-  // own place within `all`.
+  // own place within `all`. Where `all` is BF16, `mine` may be F32: the sum is then not rounded.
   virtual Handle ReduceScatter(Elements all, Elements mine) = 0;
 
   // Rows of `row_size` elements. REQUIRES: receive.counts[r] here is what rank r sends here: where

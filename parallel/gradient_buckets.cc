@@ -24,10 +24,12 @@ GradientBuckets::GradientBuckets(std::span<Parameter* const> parameters, Mesh& m
                                  Context& context, const BucketOptions& options)
     : context_(context),
       stage_(options.stage),
+      rounds_(options.reduces_in_bf16),
       buckets_(MakeBuckets(parameters, mesh, options.max_bytes)),
       gradients_(buckets_.size()) {
   for (size_t b = 0; b < buckets_.size(); ++b) {
     const Bucket& bucket = buckets_[b];
+    CHECK(!rounds_ || bucket.dtype == DType::kF32) << NameOf(bucket.dtype) << " rounded to BF16";
     for (const auto& [parameter, offset] : bucket.members) places_[parameter].bucket = b;
     if (shards_gradients()) {
       gradients_[b].share = context.Zeros(bucket.dtype, {bucket.share_size()}, "gradients");
@@ -123,6 +125,10 @@ void GradientBuckets::Start(size_t b) {
   Gradients& gradients = gradients_[b];
   if (!gradients.flat.defined()) Allocate(b);
   ClearUnwritten(b);
+  if (rounds_ && bucket.group->size() > 1) {
+    gradients.rounded = context_.Empty(DType::kBF16, {bucket.size}, "gradients.rounded");
+    kernels::Cast({.x = gradients.flat, .y = gradients.rounded}, context_);
+  }
   gradients.sum = gradients.share;
   if (shards_gradients() && gradients.has_share) {
     gradients.sum = context_.Empty(bucket.dtype, {bucket.share_size()}, "gradients");
@@ -134,7 +140,7 @@ void GradientBuckets::Start(size_t b) {
 
 Handle GradientBuckets::Communicate(size_t b) {
   const Gradients& gradients = gradients_[b];
-  const Tensor& parts = gradients.flat;
+  const Tensor& parts = gradients.rounded.defined() ? gradients.rounded : gradients.flat;
   Communicator& group = *buckets_[b].group;
   return stage_ == ZeroStage::kReplicated ? group.AllReduce(parts)
                                           : group.ReduceScatter(parts, gradients.sum);
@@ -144,6 +150,10 @@ void GradientBuckets::Finish(size_t b) {
   Gradients& gradients = gradients_[b];
   std::erase(underway_, b);
   gradients.handle.Wait();
+  if (gradients.rounded.defined() && stage_ == ZeroStage::kReplicated) {
+    kernels::Cast({.x = gradients.rounded, .y = gradients.flat}, context_);
+  }
+  gradients.rounded = Tensor();
   if (!shards_gradients()) return;
   if (std::exchange(gradients.has_share, true)) {
     kernels::Add(gradients.share, gradients.sum, gradients.share, context_);

@@ -14,6 +14,11 @@
 // start the buckets in their order; those of one more micro-batch in stages 2 and 3. In which order
 // a pipeline runs forward, backward and weight gradients does not matter, as long as all ranks of a
 // group write gradients in one order.
+//
+// Reduction in BF16: a rank adds up its gradients in their own dtype, and what travels is BF16.
+// Each rank's part is rounded once, when it starts on its way. Ranks are added up in F32, and in
+// stages 1 to 3 the sum stays F32; in stage 0 it is rounded once more, since it travels back.
+// Where a group is one rank, nothing is rounded.
 #pragma once
 
 #include <deque>
@@ -63,7 +68,8 @@ class GradientBuckets final : public GradientSink {
   struct Gradients {
     Tensor flat;     // [size]; stages 2, 3: only while it is filled and reduced
     Tensor share;    // [share size]; stages 0, 1: a view of flat
-      Tensor sum;      // stages 2, 3: the share that is on its way to be added
+    Tensor rounded;  // [size] BF16: what travels, where that is not `flat`
+    Tensor sum;      // stages 2, 3: the share that is on its way to be added
     Handle handle;
     bool started = false;    // stages 2, 3: and not finished
     bool has_share = false;  // stages 2, 3: an earlier micro-batch has written `share`
@@ -86,6 +92,7 @@ class GradientBuckets final : public GradientSink {
 
   Context& context_;
   const ZeroStage stage_;
+  const bool rounds_;
   const std::vector<Bucket> buckets_;
   std::vector<Gradients> gradients_;
   std::unordered_map<const Parameter*, Place> places_;

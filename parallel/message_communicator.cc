@@ -195,7 +195,7 @@ Handle MessageCommunicator::Reduce(const Call& call, Reduction reduction, Elemen
   operation->AddStage([=, this, op = operation.get()] {
     std::vector<const std::byte*> pointers;
     for (int r = 0; r < size(); ++r) pointers.push_back((r == rank_ ? mine : part(r)).data);
-    ReduceInRankOrder(reduction, x.dtype, pointers, mine.count, mine.data);
+    ReduceInRankOrder(reduction, x.dtype, pointers, mine.count, mine.dtype, mine.data);
     if (small) return;
     for (int r = 0; r < size(); ++r) {
       if (r == rank_) continue;
@@ -227,10 +227,9 @@ Handle MessageCommunicator::AllGather(Elements mine, Elements all) {
 
 Handle MessageCommunicator::ReduceScatter(Elements all, Elements mine) {
   CHECK_EQ(all.count, size() * mine.count);
-  CHECK(all.dtype == mine.dtype);
-  if (size() == 1) return CopyAlone(all, mine);
+  if (size() == 1 && all.dtype == mine.dtype) return CopyAlone(all, mine);
   auto operation = NewOperation({.collective = Collective::kReduceScatter,
-                                 .dtype = mine.dtype,
+                                 .dtype = all.dtype,
                                  .count = mine.count,
                                  .bytes = std::ssize(all.bytes())});
   const Elements parts = operation->Scratch(all.count, all.dtype);
@@ -248,7 +247,7 @@ Handle MessageCommunicator::ReduceScatter(Elements all, Elements mine) {
   operation->AddStage([=, this] {
     std::vector<const std::byte*> pointers;
     for (int r = 0; r < size(); ++r) pointers.push_back(part(r == rank_ ? all : parts, r).data);
-    ReduceInRankOrder(Reduction::kSum, mine.dtype, pointers, mine.count, mine.data);
+    ReduceInRankOrder(Reduction::kSum, all.dtype, pointers, mine.count, mine.dtype, mine.data);
   });
   return Run(std::move(operation));
 }

@@ -10,8 +10,8 @@ namespace {
 
 constexpr int64_t kBlock = 1024;  // the sums of a block stay in the first-level cache
 
-template <class T>
-void Reduce(Reduction reduction, std::span<const std::byte* const> parts, int64_t count, T* out) {
+template <class T, class Out>
+void Reduce(Reduction reduction, std::span<const std::byte* const> parts, int64_t count, Out* out) {
   using Accumulator = std::conditional_t<std::is_same_v<T, BF16>, float, T>;
   Accumulator sum[kBlock];
   for (int64_t begin = 0; begin < count; begin += kBlock) {
@@ -26,16 +26,20 @@ void Reduce(Reduction reduction, std::span<const std::byte* const> parts, int64_
         for (int64_t i = 0; i < n; ++i) sum[i] = std::max(sum[i], static_cast<Accumulator>(x[i]));
       }
     }
-    for (int64_t i = 0; i < n; ++i) out[begin + i] = static_cast<T>(sum[i]);
+    for (int64_t i = 0; i < n; ++i) out[begin + i] = static_cast<Out>(sum[i]);
   }
 }
 
 }  // namespace
 
 void ReduceInRankOrder(Reduction reduction, DType dtype, std::span<const std::byte* const> parts,
-                       int64_t count, std::byte* out) {
+                       int64_t count, DType out_dtype, std::byte* out) {
   CHECK(!parts.empty());
-  const auto reduce = [&](auto* typed_out) { Reduce(reduction, parts, count, typed_out); };
+  if (dtype == DType::kBF16 && out_dtype == DType::kF32) {
+    return Reduce<BF16>(reduction, parts, count, reinterpret_cast<float*>(out));
+  }
+  CHECK(dtype == out_dtype) << NameOf(dtype) << " added up in " << NameOf(out_dtype);
+  const auto reduce = [&]<class T>(T* typed_out) { Reduce<T>(reduction, parts, count, typed_out); };
   switch (dtype) {
     case DType::kF64:
       return reduce(reinterpret_cast<double*>(out));

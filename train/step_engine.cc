@@ -16,7 +16,9 @@ ParallelSizes SizesOf(const ParallelConfig& config) {
 }
 
 BucketOptions BucketsOf(const ParallelConfig& config) {
-  return {.stage = static_cast<ZeroStage>(config.zero_stage()), .max_bytes = config.bucket_bytes()};
+  return {.stage = static_cast<ZeroStage>(config.zero_stage()),
+          .max_bytes = config.bucket_bytes(),
+          .reduces_in_bf16 = config.gradient_reduce_dtype() == ParallelConfig::BF16};
 }
 
 Recompute RecomputeOf(const ParallelConfig& config) {
