@@ -69,7 +69,10 @@ class MessageOperation final : public Operation, public Pending {
       });
       if (!status.ok()) return status;
       if (!underway_.empty()) return false;
-      if (next_stage_ == stages_.size()) return true;
+      if (next_stage_ == stages_.size()) {
+        scratch_.reset();  // though a Handle may keep the operation
+        return true;
+      }
       stages_[next_stage_++]();
     }
   }
