@@ -4,6 +4,9 @@
 #include <cstring>
 #include <vector>
 
+#include "kernels/elementwise.h"
+#include "parallel/ordered_reduction.h"
+
 namespace moebius {
 namespace {
 
@@ -90,31 +93,27 @@ std::vector<int32_t> ExchangeCounts(std::span<const int32_t> expert_offsets,
   return received;
 }
 
-template <class T>
-void AddElements(std::byte* sum, const std::byte* x, int64_t count) {
-  T* out = reinterpret_cast<T*>(sum);
-  const T* in = reinterpret_cast<const T*>(x);
-  for (int64_t i = 0; i < count; ++i) {
-    if constexpr (std::is_same_v<T, BF16>) {
-      out[i] = BF16(static_cast<float>(out[i]) + static_cast<float>(in[i]));
-    } else {
-      out[i] += in[i];
-    }
-  }
-}
+// Bytes of `rows` and of each of their copies in `messages`, for the i-th block of each copy.
+struct Blocks {
+  Blocks(const Exchange::Side& side, const Tensor& rows, const Tensor& messages)
+      : numbers(side.blocks.span<int32_t>()),
+        count(side.blocks.shape()[0] / side.copies),
+        width(rows.shape()[1]),
+        row_bytes(width * SizeOf(rows.dtype())),
+        first_row(rows.raw()),
+        first_message(messages.raw()) {}
 
-void AddElements(DType dtype, std::byte* sum, const std::byte* x, int64_t count) {
-  switch (dtype) {
-    case DType::kF64:
-      return AddElements<double>(sum, x, count);
-    case DType::kF32:
-      return AddElements<float>(sum, x, count);
-    case DType::kBF16:
-      return AddElements<BF16>(sum, x, count);
-    default:
-      CHECK(false) << "rows of " << NameOf(dtype);
+  std::byte* row(int64_t i) const { return first_row + numbers[3 * i] * row_bytes; }
+  std::byte* message(int64_t i, int copy) const {
+    return first_message + numbers[3 * (copy * count + i) + 1] * row_bytes;
   }
-}
+  int64_t elements(int64_t i) const { return numbers[3 * i + 2] * width; }
+
+  const std::span<const int32_t> numbers;
+  const int64_t count, width, row_bytes;
+  std::byte* const first_row;
+  std::byte* const first_message;
+};
 
 // On kMeta: the sides of even routing, whose counts are not known yet.
 void MakeDryExchange(int64_t num_local_experts, Communicator& communicator, Context& context,
@@ -142,40 +141,37 @@ std::vector<int32_t> CountsOf(const Exchange::Side& side, int64_t num_messages, 
   return {counts.begin(), counts.end()};
 }
 
-// Calls fn(rows, messages, elements) for each block: one copy of all rows before the next.
-template <class Fn>
-void ForBlocks(const Exchange::Side& side, const Tensor& rows, const Tensor& messages,
-               Context& context, const Fn& fn) {
-  if (context.DryRuns(Moves("exchange.rows", rows, messages))) return;
-  const int64_t width = rows.shape()[1], row_bytes = width * SizeOf(rows.dtype());
-  const int64_t blocks = side.blocks.shape()[0] / side.copies;
-  for (int copy = 0; copy < side.copies; ++copy) {
-    const auto numbers = side.blocks.span<int32_t>().subspan(3 * copy * blocks, 3 * blocks);
-    context.pool().For(blocks, [&](int64_t i) {
-      fn(copy, rows.raw() + numbers[3 * i] * row_bytes,
-         messages.raw() + numbers[3 * i + 1] * row_bytes, numbers[3 * i + 2] * width);
-    });
-  }
-}
-
 void IntoMessages(const Exchange::Side& side, const Tensor& rows, const Tensor& messages,
                   Context& context) {
+  if (context.DryRuns(Moves("exchange.rows", rows, messages))) return;
+  const Blocks blocks(side, rows, messages);
   const int64_t size = SizeOf(rows.dtype());
-  ForBlocks(side, rows, messages, context,
-            [&](int, const std::byte* row, std::byte* message, int64_t count) {
-              if (count > 0) std::memcpy(message, row, static_cast<size_t>(count * size));
-            });
+  context.pool().For(blocks.count, [&](int64_t i) {
+    const auto bytes = static_cast<size_t>(blocks.elements(i) * size);
+    for (int copy = 0; copy < side.copies && bytes > 0; ++copy) {
+      std::memcpy(blocks.message(i, copy), blocks.row(i), bytes);
+    }
+  });
 }
 
-// Copies of a row add up.
+// Copies of a row add up, in their order; BF16 in F32.
 void OutOfMessages(const Exchange::Side& side, const Tensor& rows, const Tensor& messages,
                    Context& context) {
+  if (context.DryRuns(Moves("exchange.rows", rows, messages))) return;
+  const Blocks blocks(side, rows, messages);
   const int64_t size = SizeOf(rows.dtype());
-  ForBlocks(side, rows, messages, context,
-            [&](int copy, std::byte* row, const std::byte* message, int64_t count) {
-              if (copy > 0) return AddElements(rows.dtype(), row, message, count);
-              if (count > 0) std::memcpy(row, message, static_cast<size_t>(count * size));
-            });
+  context.pool().For(blocks.count, [&](int64_t i) {
+    const auto bytes = static_cast<size_t>(blocks.elements(i) * size);
+    if (bytes == 0) return;
+    if (side.copies == 1) {
+      std::memcpy(blocks.row(i), blocks.message(i, 0), bytes);
+      return;
+    }
+    std::vector<const std::byte*> copies;
+    for (int copy = 0; copy < side.copies; ++copy) copies.push_back(blocks.message(i, copy));
+    ReduceInRankOrder(Reduction::kSum, rows.dtype(), copies, blocks.elements(i), rows.dtype(),
+                      blocks.row(i));
+  });
 }
 
 // x [rows of `from`, D] -> y [rows of `to`, D]

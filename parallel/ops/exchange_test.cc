@@ -149,6 +149,7 @@ TEST(Exchange, ThereAndBack) {
       {Routing::kRandom, {1, 0, 1, 1, 0, 0}, 4, 2},
       {Routing::kAllToOne, {0, 0, 1, 1, 1, 0}, 4, 2},
       {Routing::kNone, {0, 0, 0, 0, 0, 0}, 4, 4},
+      {Routing::kRandom, {0, 0, 0, 0, 0, 0}, 4, 4},
   };
   for (const Case& c : cases) {
     RunOnThreads(c.num_ranks, [&](Communicator& world) {
