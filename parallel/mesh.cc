@@ -65,7 +65,6 @@ absl::StatusOr<std::unique_ptr<Mesh>> Mesh::Create(const ParallelSizes& sizes,
   mesh->MakeGroup({Axis::kData, Axis::kContext});
   mesh->MakeGroup({Axis::kData, Axis::kContext, Axis::kTensor});
   mesh->MakeGroup({Axis::kPipeline, Axis::kData, Axis::kContext});
-  mesh->MakeGroup({Axis::kPipeline, Axis::kData, Axis::kContext, Axis::kTensor});
   return mesh;
 }
 

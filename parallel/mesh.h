@@ -49,7 +49,7 @@ class Mesh {
 
   // The ranks that differ from this one on these axes alone. REQUIRES: at most one of them is
   // longer than 1, or they are neighbours in a fold (pipeline, data and context; data and
-  // context; context and tensor; expert and expert-tensor), all of a fold, or all of the world.
+  // context; context and tensor; expert and expert-tensor), or all of a fold.
   Communicator& group_over(const std::vector<Axis>& axes);
 
  private:
