@@ -44,19 +44,10 @@ class LookTimes {
     return true;
   }
 
-  // True once: when the wait has gone on for a while after the request.
-  bool IsStuck(Clock::duration waited, bool stopping) {
-    if (stopping && !stopping_since_) stopping_since_ = waited;
-    if (told_ || !stopping_since_ || waited < *stopping_since_ + kStuck) return false;
-    return told_ = true;
-  }
-
  private:
-  static constexpr std::chrono::milliseconds kFirst{50}, kHurry{100}, kStuck{500};
+  static constexpr std::chrono::milliseconds kFirst{50}, kHurry{100};
   Clock::duration last_ = Clock::duration::zero();
   Clock::duration next_ = kFirst;
-  std::optional<Clock::duration> stopping_since_;
-  bool told_ = false;
 };
 
 // A rank of the world whose process has ended.
@@ -109,7 +100,7 @@ void Progress::Wait(const Pending& operation) {
     const Clock::duration waited = Clock::now() - start;
     const bool stopping = options_.stop_requested != nullptr && options_.stop_requested();
     if (look_times.IsDue(waited, stopping)) LookAtOthers(operation, stopping);
-    if (look_times.IsStuck(waited, stopping) && options_.on_stuck != nullptr) {
+    if (stopping && options_.on_stuck != nullptr && IsStuck(start)) {
       options_.on_stuck(world_rank_, WhoIsMissing(operation));
     }
     if (waited >= options_.deadline) {
@@ -119,6 +110,15 @@ void Progress::Wait(const Pending& operation) {
     patience.Wait(waited);
   }
   board_->SetWaitsFor(world_rank_, std::nullopt);
+}
+
+bool Progress::IsStuck(Clock::time_point waits_since) {
+  constexpr std::chrono::milliseconds kStuck(500);
+  const Clock::time_point now = Clock::now();
+  if (!stopping_since_) stopping_since_ = now;
+  if (now < std::max(waits_since, *stopping_since_) + kStuck || now < next_told_) return false;
+  next_told_ = now + 9 * (now - *stopping_since_);
+  return true;
 }
 
 // Ends the process if the operation can never be done.

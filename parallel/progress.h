@@ -29,9 +29,10 @@ struct WaitOptions {
   // rank that waits looks every 100 ms whether all others still run.
   std::function<bool()> stop_requested = nullptr;
 
-  // Called on the thread of a rank, once in a wait that goes on 0.5 s after that request, with
-  // who is missing: it may be the last that the rank can say, where those who are gone were on
-  // other hosts. The wait goes on.
+  // Called on the thread of a rank, in a wait that goes on 0.5 s after that request, with who is
+  // missing: it may be the last that the rank can say, where those who are gone were on other
+  // hosts. The wait goes on; in this or another one it is called again when ten times as long has
+  // passed since the request.
   std::function<void(int rank, const std::string& sentence)> on_stuck = nullptr;
 
   // Called once on the thread of each rank, before it starts anything, with the board that it shows
@@ -80,6 +81,9 @@ class Progress {
   void Wait(const Pending& operation);  // returns when it is done, or ends the process
 
  private:
+  using Clock = std::chrono::steady_clock;
+
+  bool IsStuck(Clock::time_point waits_since);
   void LookAtOthers(const Pending& operation, bool stopping);
   std::string WhoIsMissing(const Pending& operation) const;
   void Fail(const std::string& sentence) const;
@@ -91,6 +95,8 @@ class Progress {
   int64_t order_ = 0;
   int next_group_ = 0;
   std::vector<std::shared_ptr<Pending>> pending_;
+  std::optional<Clock::time_point> stopping_since_;  // asked to stop, as this rank noticed
+  Clock::time_point next_told_;                      // that a wait is stuck
 };
 
 }  // namespace moebius

@@ -34,9 +34,9 @@ class WaitForRank1 final : public Pending {
 // Three ranks as processes of this host; `ended` is gone. Rank 0 waits for rank 1.
 class Waits : public testing::Test {
  protected:
-  // The sentence with which the wait fails, or "".
+  // The sentence with which a wait fails, or "".
   std::string Wait(std::optional<int> ended, bool stop_requested, milliseconds takes,
-                   milliseconds deadline) {
+                   milliseconds deadline, int num_waits = 1) {
     std::vector<ProcessId> processes(3, ThisProcess());
     if (ended) --processes[*ended].start;
     const std::string folder = testing::TempDir() + "/waits";
@@ -55,13 +55,15 @@ class Waits : public testing::Test {
                              ++num_starts_;
                            }});
     EXPECT_EQ(std::exchange(num_starts_, 0), 1);
-    const auto operation = std::make_shared<WaitForRank1>(takes);
-    board_->Publish(0, 0, "data", operation->call());
-    progress.Start(operation);
-    try {
-      progress.Wait(*operation);
-    } catch (const std::runtime_error& failure) {
-      return failure.what();
+    for (int i = 0; i < num_waits; ++i) {
+      const auto operation = std::make_shared<WaitForRank1>(takes);
+      board_->Publish(0, 0, "data", operation->call());
+      progress.Start(operation);
+      try {
+        progress.Wait(*operation);
+      } catch (const std::runtime_error& failure) {
+        return failure.what();
+      }
     }
     return "";
   }
@@ -94,6 +96,11 @@ TEST_F(Waits, GoOnWhenAskedToStopWhileAllRun) {
                                              "rank 1; rank 1 has shown nothing"});
   EXPECT_FALSE(board_->Look(0).waits_for);
   EXPECT_EQ(board_->History(0).at(0).state, CallState::kDone);
+}
+
+TEST_F(Waits, TellSeldomThatTheyAreStuck) {
+  EXPECT_EQ(Wait(std::nullopt, true, milliseconds(700), kLong, /*num_waits=*/3), "");
+  EXPECT_EQ(stuck_.size(), 1u);
 }
 
 TEST_F(Waits, GoOnWithoutAProcessThatNobodyWaitsFor) {
