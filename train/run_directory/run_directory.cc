@@ -1,8 +1,10 @@
 #include "train/run_directory/run_directory.h"
 
 #include <cerrno>
+#include <chrono>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <thread>
 
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
@@ -27,6 +29,19 @@ std::string ToJson(const RunStatus& status) {
                                  {"exit_code", nullptr}};
   if (status.exit_code) json["exit_code"] = *status.exit_code;
   return json.dump(2) + "\n";
+}
+
+// Held while a process looks at status.json and replaces it. Who holds it may be stopped, so nobody
+// waits for long.
+FileLock LockStatus(const RunPaths& paths) {
+  constexpr int kTries = 100;
+  for (int i = 0; i < kTries; ++i) {
+    auto lock = FileLock::Acquire(paths.root + "/.status.lock");
+    if (lock.ok()) return *std::move(lock);
+    if (!absl::IsFailedPrecondition(lock.status())) break;
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  }
+  return FileLock();
 }
 
 }  // namespace
@@ -54,6 +69,7 @@ absl::StatusOr<RunStatus> ReadRunStatus(const RunPaths& paths) {
 }
 
 void RecordFailure(const RunPaths& paths, const std::string& reason, int exit_code) {
+  const FileLock lock = LockStatus(paths);
   RunStatus status = ReadRunStatus(paths).value_or(RunStatus{});
   if (status.state == "failed") return;
   status.state = "failed";
@@ -85,6 +101,7 @@ absl::Status RunDirectory::WriteConfig(const std::string& text) {
 absl::Status RunDirectory::WriteStatus(RunStatus status) {
   status.attempt = attempt_;
   if (status.exit_code) return WriteFileAtomically(paths_.status(), ToJson(status));
+  const FileLock lock = LockStatus(paths_);
   const auto recorded = ReadRunStatus(paths_);
   const bool failed = recorded.ok() && recorded->attempt == attempt_ && recorded->state == "failed";
   return failed ? absl::OkStatus() : ReplaceFile(paths_.status(), ToJson(status));

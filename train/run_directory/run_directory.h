@@ -8,7 +8,8 @@
 //     checkpoints/            docs/formats/checkpoint.md
 //     report.html
 //     .lock                   held while a run writes; the kernel lets go of it when the process
-//     ends
+//                             ends
+//     .status.lock            held while a process replaces status.json
 #pragma once
 
 #include <cstdio>
@@ -52,7 +53,8 @@ struct RunPaths {
 absl::StatusOr<RunStatus> ReadRunStatus(const RunPaths& paths);
 
 // Notes in status.json that the run could not go on; the rest stays as it was last recorded. Any
-// rank may call it: the first failure on record stays. Errors are dropped, the process is ending.
+// rank may call it, several at once: the first failure on record stays. Errors are dropped, the
+// process is ending.
 void RecordFailure(const RunPaths& paths, const std::string& reason, int exit_code);
 
 // A run directory in use. Rank 0 alone has one; the other ranks know the paths.

@@ -8,6 +8,7 @@
 #include <thread>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 
 namespace moebius {
@@ -67,6 +68,27 @@ TEST(RunDirectory, TheFirstFailureOfAnAttemptStays) {
   ASSERT_TRUE(again->WriteStatus({.step = 7, .num_steps = 20}).ok());
   EXPECT_EQ(ReadRunStatus({root})->state, "running");
   EXPECT_EQ(ReadRunStatus({root})->attempt, 2);
+}
+
+// Once one of them is on record, it is for good.
+TEST(RunDirectory, OneOfManyFailuresAtOnceStays) {
+  const std::string root = TestPath();
+  auto run = RunDirectory::Open(root);
+  ASSERT_TRUE(run.ok());
+  for (int round = 0; round < 20; ++round) {
+    ASSERT_TRUE(WriteFileAtomically(RunPaths{root}.status(), "").ok());
+    constexpr int kRanks = 8;
+    std::vector<std::string> seen(kRanks);
+    std::vector<std::thread> ranks;
+    for (int rank = 0; rank < kRanks; ++rank) {
+      ranks.emplace_back([&, rank] {
+        RecordFailure({root}, absl::StrCat("rank ", rank, " is lost"), 1);
+        seen[rank] = ReadRunStatus({root})->exit_reason;
+      });
+    }
+    for (std::thread& rank : ranks) rank.join();
+    for (const std::string& reason : seen) EXPECT_EQ(reason, seen[0]);
+  }
 }
 
 TEST(RunDirectory, CountsAttempts) {
