@@ -21,44 +21,42 @@ int64_t GlobalIndex(const Piece& piece, const Shape& global, int64_t local) {
   return index;
 }
 
+// part: elements [begin, end) of the local tensor.
 template <class T>
-void Fill(const Parameter& parameter, const RandomStream& stream, const Piece& piece,
-          ThreadPool& pool) {
+void Draw(const Parameter& parameter, const MeshPosition& at, int64_t begin, int64_t end,
+          const Tensor& part, uint64_t seed, ThreadPool& pool) {
   const Shape& global = parameter.placement.global_shape;
-  const Shape& local = parameter.value.shape();
-  CHECK_GE(local.rank(), 2) << parameter.name << ": only matrices are drawn";
-  if (local.num_elements() == 0) return;
-  const int64_t width = local[local.rank() - 1];  // elements of a row are neighbours globally too
-  const int64_t rows_of_one = local.num_elements() / local[0] / width;
-  const int64_t rows = (piece.end[0] - piece.begin[0]) * rows_of_one;
-  T* const out = parameter.value.data<T>() + piece.local_begin * rows_of_one * width;
+  const RandomStream stream(seed, parameter.name);
   const double deviation = parameter.initializer.standard_deviation;
-  pool.ForRange(rows, std::max<int64_t>(1, kGrain / width), [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row) {
-      const int64_t first = GlobalIndex(piece, global, row * width);
-      for (int64_t i = 0; i < width; ++i) {
-        out[row * width + i] = static_cast<T>(deviation * stream.Normal(first + i));
+  for (const Piece& piece : parameter.placement.FlatPieces(at, begin, end)) {
+    T* const out = part.data<T>() + piece.local_begin;
+    const int last = global.rank() - 1;
+    const int64_t width = piece.end[last] - piece.begin[last];  // neighbours globally too
+    int64_t rows = 1;
+    for (int d = 0; d < last; ++d) rows *= piece.end[d] - piece.begin[d];
+    pool.ForRange(rows, std::max<int64_t>(1, kGrain / width), [&](int64_t first, int64_t behind) {
+      for (int64_t row = first; row < behind; ++row) {
+        const int64_t index = GlobalIndex(piece, global, row * width);
+        for (int64_t i = 0; i < width; ++i) {
+          out[row * width + i] = static_cast<T>(deviation * stream.Normal(index + i));
+        }
       }
-    }
-  });
+    });
+  }
 }
 
 template <class T>
-void InitializeAs(const Parameter& parameter, uint64_t seed, const MeshPosition& at,
-                  ThreadPool& pool) {
+void InitializeAs(const Parameter& parameter, const MeshPosition& at, int64_t begin, int64_t end,
+                  const Tensor& part, uint64_t seed, ThreadPool& pool) {
   switch (parameter.initializer.kind) {
     case Initializer::Kind::kOnes:
-      std::ranges::fill(parameter.value.span<T>(), T{1});
+      std::ranges::fill(part.span<T>(), T{1});
       return;
     case Initializer::Kind::kZeros:
-      std::ranges::fill(parameter.value.span<T>(), T{0});
+      std::ranges::fill(part.span<T>(), T{0});
       return;
-    case Initializer::Kind::kNormal: {
-      const RandomStream stream(seed, parameter.name);
-      for (const Piece& piece : parameter.placement.Pieces(at)) {
-        Fill<T>(parameter, stream, piece, pool);
-      }
-    }
+    case Initializer::Kind::kNormal:
+      Draw<T>(parameter, at, begin, end, part, seed, pool);
   }
 }
 
@@ -83,7 +81,9 @@ Parameter* ParameterStore::AddParameter(const Spec& spec) {
   parameter->initializer = {is_gain ? Initializer::Kind::kOnes : Initializer::Kind::kNormal,
                             spec.standard_deviation};
   parameter->weight_decay = !is_gain;
-  parameter->value = context_.Empty(master_, placement.LocalShape(position_), "parameters");
+  const Shape local = placement.LocalShape(position_);
+  parameter->value =
+      allocates_values_ ? context_.Empty(master_, local, "parameters") : NoValue(master_, local);
   parameter->placement = std::move(placement);
   parameters_.push_back(std::move(parameter));
   return parameters_.back().get();
@@ -96,20 +96,26 @@ Buffer* ParameterStore::AddBuffer(const std::string& name, DType dtype, const Sh
 }
 
 void ParameterStore::Initialize(uint64_t seed) {
-  if (context_.device().is_meta()) return;
   for (const auto& parameter : parameters_) {
-    if (master_ == DType::kF64) {
-      InitializeAs<double>(*parameter, seed, position_, context_.pool());
-    } else {
-      InitializeAs<float>(*parameter, seed, position_, context_.pool());
-    }
-    ++parameter->version;
+    const int64_t size = parameter->value.size();
+    InitializePart(*parameter, 0, size, parameter->value.Reshape({size}), seed);
   }
 }
 
-std::vector<Parameter*> ParameterStore::parameters() const {
+void ParameterStore::InitializePart(Parameter& parameter, int64_t begin, int64_t end,
+                                    const Tensor& part, uint64_t seed) {
+  if (context_.device().is_meta() || begin == end) return;
+  if (master_ == DType::kF64) {
+    InitializeAs<double>(parameter, position_, begin, end, part, seed, context_.pool());
+  } else {
+    InitializeAs<float>(parameter, position_, begin, end, part, seed, context_.pool());
+  }
+  ++parameter.version;
+}
+
+std::vector<Parameter*> ParameterStore::parameters(size_t first) const {
   std::vector<Parameter*> all;
-  for (const auto& parameter : parameters_) all.push_back(parameter.get());
+  for (size_t i = first; i < parameters_.size(); ++i) all.push_back(parameters_[i].get());
   return all;
 }
 

@@ -12,8 +12,13 @@ namespace moebius {
 
 class ParameterStore {
  public:
-  ParameterStore(Context& context, const MeshPosition& position, DType master)
-      : context_(context), position_(position), master_(master) {}
+  // allocates_values: else parameters have NoValue, and others hold what belongs to this rank.
+  ParameterStore(Context& context, const MeshPosition& position, DType master,
+                 bool allocates_values = true)
+      : context_(context),
+        position_(position),
+        master_(master),
+        allocates_values_(allocates_values) {}
 
   struct Spec {
     std::string name;
@@ -36,9 +41,16 @@ class ParameterStore {
   Buffer* AddBuffer(const std::string& name, DType dtype, const Shape& shape);  // zeros
 
   // Draws every element as a function of (seed, name, its global index), on the CPU.
+  // REQUIRES: parameters have values.
   void Initialize(uint64_t seed);
 
-  std::vector<Parameter*> parameters() const;
+  // The same for elements [begin, end) of a parameter's local tensor alone, which `part` holds,
+  // [end - begin].
+  void InitializePart(Parameter& parameter, int64_t begin, int64_t end, const Tensor& part,
+                      uint64_t seed);
+
+  size_t size() const { return parameters_.size(); }
+  std::vector<Parameter*> parameters(size_t first = 0) const;  // from the first-th on
   std::vector<Buffer*> buffers() const;
   const MeshPosition& position() const { return position_; }
   DType master() const { return master_; }
@@ -47,6 +59,7 @@ class ParameterStore {
   Context& context_;
   const MeshPosition position_;
   const DType master_;
+  const bool allocates_values_;
   std::vector<std::unique_ptr<Parameter>> parameters_;
   std::vector<std::unique_ptr<Buffer>> buffers_;
 };

@@ -28,7 +28,7 @@ Transformer::Transformer(const ModelSpec& spec, const DtypePolicy& policy, Mesh&
       context_(context),
       chunks_(options.chunks.empty() ? std::vector<ModelChunk>{{.end_layer = spec.num_layers}}
                                      : options.chunks),
-      store_(context, mesh.position(), policy.master) {
+      store_(context, mesh.position(), policy.master, options.allocates_parameters) {
   const bool embeds = std::ranges::any_of(chunks_, &ModelChunk::embeds);
   const bool has_head = std::ranges::any_of(chunks_, &ModelChunk::has_head);
   const bool shared = spec.tie_embeddings && embeds != has_head;

@@ -43,6 +43,7 @@ class Transformer {
     std::vector<ModelChunk> chunks = {};  // none: the whole model in one
     Recompute recompute = Recompute::kNone;
     DispatcherKind dispatcher = DispatcherKind::kAllToAll;
+    bool allocates_parameters = true;  // false: they are NoValue, and ranks share them out
   };
 
   // Parameters start uninitialised: `store().Initialize(seed)` or a checkpoint fills them.

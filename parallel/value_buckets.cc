@@ -1,7 +1,6 @@
 #include "parallel/value_buckets.h"
 
 #include <cstring>
-#include <limits>
 
 namespace moebius {
 namespace {
@@ -20,17 +19,12 @@ ValueBuckets::ValueBuckets(const std::vector<Bucket>& buckets, ZeroStage stage, 
     : buckets_(buckets),
       stage_(stage),
       context_(context),
-      nothing_(std::make_shared<Storage>(nullptr, std::numeric_limits<int64_t>::max(), kMeta)),
       flats_(buckets.size()),
       versions_(buckets.size()),
       shares_(buckets.size()) {
   if (stage == ZeroStage::kReplicated) return;
   for (size_t b = 0; b < buckets.size(); ++b) {
-    MoveIntoBucket(b);
-    if (!are_sharded()) continue;
-    shares_[b] = context.Empty(buckets[b].dtype, {buckets[b].share_size()}, "parameters");
-    Copy(buckets[b].ShareOf(flats_[b]), shares_[b]);
-    Release(b);
+    are_sharded() ? MoveIntoShare(b) : MoveIntoBucket(b);
   }
 }
 
@@ -42,6 +36,18 @@ void ValueBuckets::MoveIntoBucket(size_t b) {
     Copy(member.parameter->value, place);
     member.parameter->value = place;
   }
+}
+
+void ValueBuckets::MoveIntoShare(size_t b) {
+  const Bucket& bucket = buckets_[b];
+  const int64_t begin = bucket.share_begin(), size = bucket.share_size();
+  shares_[b] = context_.Zeros(bucket.dtype, {size}, "parameters");
+  for (const auto& [parameter, first, last, offset] : bucket.PartsWithin(begin, begin + size)) {
+    if (parameter->value.device().is_meta()) continue;
+    Copy(Flat(parameter->value).Slice(first, last),
+         shares_[b].Slice(offset, offset + last - first));
+  }
+  Release(b);
 }
 
 Tensor ValueBuckets::Own(size_t b, const Bucket::Part& part) const {
@@ -72,7 +78,7 @@ void ValueBuckets::Release(size_t b) {
   CHECK(are_sharded());
   for (const Bucket::Member& member : buckets_[b].members) {
     Tensor& value = member.parameter->value;
-    value = Tensor(value.dtype(), value.shape(), nothing_);
+    value = NoValue(value.dtype(), value.shape());
     member.parameter->images.clear();
   }
   flats_[b] = Tensor();

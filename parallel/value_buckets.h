@@ -4,7 +4,7 @@
 //   stage 0     nothing: every rank updates everything
 //   stage 1, 2  a rank updates its share of each bucket, and the shares are gathered at once
 //   stage 3     a rank holds its share alone; the whole bucket is gathered for a use (gathered_
-//               weights.h), and while it is not, Parameter::value is a tensor on kMeta
+//               weights.h), and while it is not, Parameter::value is NoValue
 #pragma once
 
 #include <memory>
@@ -18,7 +18,9 @@ namespace moebius {
 
 class ValueBuckets {
  public:
-  // Moves the values into buckets, keeping every number. The buckets and the context outlive this.
+  // Moves the values into buckets, keeping every number. In stage 3 there may be NoValue: the
+  // shares are then zeros, and no more than a share is ever allocated. The buckets and the context
+  // outlive this.
   ValueBuckets(const std::vector<Bucket>& buckets, ZeroStage stage, Context& context);
 
   // Whether a parameter's value is there only while it is gathered.
@@ -38,14 +40,14 @@ class ValueBuckets {
 
  private:
   void MoveIntoBucket(size_t bucket);
+  void MoveIntoShare(size_t bucket);
 
   const std::vector<Bucket>& buckets_;
   const ZeroStage stage_;
   Context& context_;
-  const std::shared_ptr<Storage> nothing_;  // on kMeta
-  std::vector<Tensor> flats_;               // stages 1, 2: [size]; stage 3: while it is gathered
-  std::vector<int64_t> versions_;           // stage 3: of the first member when it was gathered
-  std::vector<Tensor> shares_;              // stage 3: [share_size]
+  std::vector<Tensor> flats_;      // stages 1, 2: [size]; stage 3: while it is gathered
+  std::vector<int64_t> versions_;  // stage 3: of the first member when it was gathered
+  std::vector<Tensor> shares_;     // stage 3: [share_size]
 };
 
 }  // namespace moebius

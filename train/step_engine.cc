@@ -93,22 +93,25 @@ StepEngine::StepEngine(const RunConfig& config, const Context::Options& resource
       pipeline_(PipelineOf(config, mesh_->world().size())),
       learning_rate_(LearningRateOf(config)) {
   const int stage = mesh_->position().index_on(Axis::kPipeline);
+  const BucketOptions sharing = BucketsOf(config.parallel());
+  const bool sharded = sharing.stage == ZeroStage::kParameters;
   model_ = std::make_unique<Transformer>(
       spec, DtypePolicy::For(ComputeDtypeOf(config)), *mesh_, context_,
       Transformer::Options{.chunks = ChunksOf(config, pipeline_, stage),
                            .recompute = RecomputeOf(config.parallel()),
-                           .dispatcher = DispatcherOf(config.parallel())});
-  model_->store().Initialize(config.run().seed());
+                           .dispatcher = DispatcherOf(config.parallel()),
+                           .allocates_parameters = !sharded});
+  if (!sharded) model_->store().Initialize(config.run().seed());
   const std::vector<Parameter*> parameters = model_->store().parameters();
-  const BucketOptions sharing = BucketsOf(config.parallel());
   buckets_ = std::make_unique<GradientBuckets>(parameters, *mesh_, context_, sharing);
   values_ = std::make_unique<ValueBuckets>(buckets_->buckets(), sharing.stage, context_);
-  if (values_->are_sharded()) {
+  if (sharded) {
     weights_ = std::make_unique<GatheredWeights>(buckets_->buckets(), *values_, context_);
   } else {
     weights_ = std::make_unique<kernels::ResidentWeights>(context_);
   }
   optimizer_ = std::make_unique<AdamW>(AdamWOf(config.optimizer()), *buckets_, *values_, context_);
+  if (sharded) InitializeShares();
   step_ = std::make_unique<TrainStep>(TrainStep::Parts{.model = *model_,
                                                        .optimizer = *optimizer_,
                                                        .weights = *weights_,
@@ -119,6 +122,13 @@ StepEngine::StepEngine(const RunConfig& config, const Context::Options& resource
                                                        .clip_norm = config.optimizer().clip_norm(),
                                                        .seed = config.run().seed(),
                                                        .observer = observer});
+}
+
+void StepEngine::InitializeShares() {
+  for (const AdamW::State& state : optimizer_->states()) {
+    model_->store().InitializePart(*state.parameter, state.begin, state.end, state.value,
+                                   config_.run().seed());
+  }
 }
 
 StepResult StepEngine::Step(int64_t step, const std::vector<MicroBatch>& micro_batches) {

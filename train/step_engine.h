@@ -52,6 +52,7 @@ class StepEngine {
  private:
   StepEngine(const RunConfig& config, const Context::Options& resources, std::unique_ptr<Mesh> mesh,
              const ModelSpec& spec, PlanObserver* observer);
+  void InitializeShares();
 
   const RunConfig config_;
   Context context_;

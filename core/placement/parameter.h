@@ -2,7 +2,9 @@
 // of a parameter that products read.
 #pragma once
 
+#include <limits>
 #include <map>
+#include <memory>
 #include <string>
 #include <utility>
 
@@ -44,7 +46,7 @@ struct Parameter {
   bool weight_decay = true;
 
   // Master: F32, or F64 where everything is computed in FP64. Where the ranks share it out, it has
-  // bytes only while it is gathered (WeightSource), and is a tensor on kMeta else.
+  // bytes only while it is gathered (WeightSource), and is NoValue else.
   Tensor value;
   Tensor gradient;  // a view of its bucket, while that exists: F32 or F64, same shape
 
@@ -54,6 +56,12 @@ struct Parameter {
   int64_t version = 0;            // raised by every update of `value`
   std::map<std::pair<WeightFormat, DType>, WeightImage> images = {};
 };
+
+// A value of which only dtype and shape are known: a tensor on kMeta that takes no memory.
+inline Tensor NoValue(DType dtype, const Shape& shape) {
+  return Tensor(dtype, shape,
+                std::make_shared<Storage>(nullptr, std::numeric_limits<int64_t>::max(), kMeta));
+}
 
 // State that is not trained: expert biases, the global expert counts of the last step. Replicated;
 // checkpointed like a parameter.

@@ -7,9 +7,12 @@
 #include <ostream>
 #include <string>
 
-#include "absl/strings/str_format.h"
+#include "absl/strings/str_cat.h"
+#include "core/base/check.h"
 #include "core/tensor/arena.h"
 #include "tests/parity/parity_run.h"
+#include "train/checkpoint/checkpoint_writer.h"
+#include "train/training_state.h"
 
 namespace moebius {
 namespace {
@@ -112,19 +115,20 @@ TEST(ZeroStages, AgreeToTheBitWhereSumsHaveOneOrder) {
 
 using Uses = std::map<std::string, Arena::Use>;
 
+const Overrides kDeep = With(kTiny, {"model.num_layers=8"});
+
 // What rank 0 of 4 holds after two steps of four micro-batches.
-Uses MemoryAfterTwoSteps(int zero_stage) {
+Uses MemoryAfterTwoSteps(int zero_stage, const Overrides& more = {}) {
   Uses uses;
   const auto look = [&](Session& session) {
     if (session.mesh().world().rank() == 0) uses = session.context().arena().by_name();
   };
-  TrainOnThreads({4, 1, 1, zero_stage}, With(kTiny, {"model.num_layers=8"}), nullptr,
-                 {.end = look, .last_step = 2});
+  TrainOnThreads({4, 1, 1, zero_stage, more}, kDeep, nullptr, {.end = look, .last_step = 2});
   return uses;
 }
 
 // A quarter, up to the padding of buckets, of what each stage shares out; and whole buckets come
-// and go. (Parameters start whole.)
+// and go.
 TEST(ZeroStages, TakeTheMemoryOfAShare) {
   const Uses whole = MemoryAfterTwoSteps(0);
   for (const int stage : {1, 2, 3}) {
@@ -140,8 +144,69 @@ TEST(ZeroStages, TakeTheMemoryOfAShare) {
     EXPECT_NEAR(part("gradients"), expected(stage >= 2), 0.01) << stage;
     EXPECT_NEAR(part("parameters"), expected(stage >= 3), 0.01) << stage;
     EXPECT_LT(part("gradients", /*peak=*/true), stage >= 2 ? 0.5 : 1.01) << stage;
-    EXPECT_LT(uses["gathered_parameters"].peak_bytes, 5 * kBucketBytes);
+    EXPECT_LT(part("parameters", /*peak=*/true), stage >= 3 ? 0.26 : 1.3) << stage;
   }
+}
+
+// Under every schedule, too, whole buckets come and go: those that one micro-batch fills, and those
+// that reach over two chunks.
+TEST(ZeroStages, HoldSharesInPipelines) {
+  const Overrides schedules[] = {
+      {"parallel.pipeline_schedule=GPIPE"},
+      {"parallel.pipeline_schedule=ONE_F_ONE_B"},
+      {"parallel.pipeline_schedule=INTERLEAVED", "parallel.virtual_pipeline_size=2"},
+      {"parallel.pipeline_schedule=ZB_H1"},
+      {"parallel.pipeline_schedule=ZB_V", "parallel.virtual_pipeline_size=2"},
+  };
+  for (const Overrides& schedule : schedules) {
+    SCOPED_TRACE(schedule[0]);
+    const Overrides two_stages = With({"parallel.pipeline_size=2"}, schedule);
+    const auto whole = static_cast<double>(MemoryAfterTwoSteps(0, two_stages)["gradients"].bytes);
+    const Arena::Use shared = MemoryAfterTwoSteps(2, two_stages)["gradients"];
+    EXPECT_NEAR(static_cast<double>(shared.bytes) / whole, 0.5, 0.02);
+    EXPECT_LE(shared.peak_bytes, shared.bytes + 6 * kBucketBytes);
+    EXPECT_LT(static_cast<double>(shared.peak_bytes) / whole, 0.9);
+  }
+}
+
+// Shares alone, and no more than a bucket beside them: from the first moment on, drawn or restored.
+void ExpectNoMoreThanShares(Session& session) {
+  Arena& arena = session.context().arena();
+  const Arena::Use parameters = arena.by_name()["parameters"];
+  EXPECT_EQ(parameters.peak_bytes, parameters.bytes);
+  EXPECT_LE(arena.total().peak_bytes, arena.total().bytes + kBucketBytes);
+  EXPECT_EQ(arena.by_name()["gathered_parameters"].peak_bytes, 0);
+}
+
+TEST(ZeroStages, StartWithShares) {
+  const Layout layout = {4, 1, 1, 3};
+  const std::string directory = testing::TempDir() + "/zero";
+  const auto save = [&](Session& session) {
+    Communicator& world = session.mesh().world();
+    const auto max = [&world](int64_t value) {
+      world.AllReduceMax(std::span(&value, 1)).Wait();
+      return value;
+    };
+    const auto writer = CheckpointWriter::Create(
+        {.directory = directory,
+         .ranks = {.rank = world.rank(), .world_size = world.size(), .max = max}},
+        &session.context().arena(MemoryTier::kHost));
+    CHECK(writer.ok()) << writer.status();
+    (*writer)->Save({.step = 1, .state = {}, .files = {}, .tensors = TrainingTensors(session)});
+    CHECK((*writer)->Wait().status.ok());
+  };
+  const auto restore = [&](Session& session) {
+    const auto reader = CheckpointReader::Open(directory + "/" + CheckpointName(1));
+    CHECK(reader.ok()) << reader.status();
+    CHECK(RestoreTraining(*reader, session).ok());
+    ExpectNoMoreThanShares(session);
+  };
+  const ParityCurve drawn = TrainOnThreads(
+      layout, kDeep, nullptr, {.begin = ExpectNoMoreThanShares, .end = save, .last_step = 1});
+  ExpectSameBits(TrainOnThreads({4, 1, 1, 2}, kDeep, nullptr, {.last_step = 1}), drawn);
+  const ParityCurve restored =
+      TrainOnThreads(layout, kDeep, nullptr, {.begin = restore, .last_step = 1});
+  EXPECT_EQ(restored.final_state, drawn.final_state);
 }
 
 }  // namespace
