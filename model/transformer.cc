@@ -33,11 +33,14 @@ Transformer::Transformer(const ModelSpec& spec, const DtypePolicy& policy, Mesh&
   const bool has_head = std::ranges::any_of(chunks_, &ModelChunk::has_head);
   const bool shared = spec.tie_embeddings && embeds != has_head;
   if (embeds || shared) embedding_ = AddTable("embedding.weight", shared);
+  std::vector<std::vector<Parameter*>> of_blocks;
   for (const ModelChunk& chunk : chunks_) {
     for (int64_t layer = chunk.first_layer; layer < chunk.end_layer; ++layer) {
+      const size_t first = store_.size();
       blocks_.push_back(std::make_unique<Block>(
           spec_, layer, store_, mesh, context, policy,
           Block::Options{.recompute = options.recompute, .dispatcher = options.dispatcher}));
+      of_blocks.push_back(store_.parameters(first));
     }
   }
   if (has_head) {
@@ -46,6 +49,21 @@ Transformer::Transformer(const ModelSpec& spec, const DtypePolicy& policy, Mesh&
   }
   if (shared) shared_by_stages_ = embedding_;
   if (spec.tie_embeddings && embeds && has_head) embedding_->num_uses = 2;
+  OrderWeights(of_blocks);
+}
+
+// The embedding's backward reads no weight, and that of the head has run forward
+// (ops/cross_entropy).
+void Transformer::OrderWeights(const std::vector<std::vector<Parameter*>>& of_blocks) {
+  for (const ModelChunk& chunk : chunks_) {
+    WeightOrder order;
+    if (chunk.embeds) order.Add({.forward = {embedding_}, .backward = {}});
+    for (size_t i = 0; i < blocks_.size(); ++i) {
+      if (chunk.has(blocks_[i]->layer())) order.Add({of_blocks[i], of_blocks[i]});
+    }
+    if (chunk.has_head) order.Add({.forward = {final_norm_, head_}, .backward = {final_norm_}});
+    weight_orders_.push_back(std::move(order));
+  }
 }
 
 Parameter* Transformer::AddTable(const char* name, bool shared_by_stages) {
@@ -65,16 +83,27 @@ kernels::VocabularyRange Transformer::RangeOf(const Parameter& table) const {
 Bundle Transformer::Forward(Tape& tape, int chunk, Bundle in, const MicroBatch& batch,
                             const StepInputs& step) {
   const ModelChunk& part = chunks_[chunk];
-  Bundle bundle = part.embeds ? Bundle{{{"hidden", Embed(tape, batch)}}, {}} : std::move(in);
+  const WeightOrder& order = weight_orders_[chunk];
+  size_t unit = 0;
+  Bundle bundle = std::move(in);
+  if (part.embeds) {
+    order.Run(tape, unit++, [&] { bundle = {{{"hidden", Embed(tape, batch)}}, {}}; });
+  }
   bundle.state = BlockState{&batch, &step, {}};
   for (const auto& block : blocks_) {
-    const bool is_of_chunk = part.first_layer <= block->layer() && block->layer() < part.end_layer;
-    if (is_of_chunk) bundle = block->Forward(tape, std::move(bundle));
+    if (!part.has(block->layer())) continue;
+    order.Run(tape, unit++, [&] { bundle = block->Forward(tape, std::move(bundle)); });
   }
-  if (!part.has_head) return bundle;
-  const Var normed = ops::RmsNorm(tape, bundle["hidden"], final_norm_, spec_.norm_epsilon);
-  const Var all = GatherSequence(tape, normed, batch.over_tensor, &mesh_.group(Axis::kTensor));
-  return {{{"hidden", all}}, {}};
+  if (part.has_head) order.Run(tape, unit, [&] { bundle = Finish(tape, bundle["hidden"], batch); });
+  return bundle;
+}
+
+// What the head reads.
+Bundle Transformer::Finish(Tape& tape, const Var& hidden, const MicroBatch& batch) {
+  const Var normed = ops::RmsNorm(tape, hidden, final_norm_, spec_.norm_epsilon);
+  return {
+      {{"hidden", GatherSequence(tape, normed, batch.over_tensor, &mesh_.group(Axis::kTensor))}},
+      {}};
 }
 
 Var Transformer::Embed(Tape& tape, const MicroBatch& batch) {

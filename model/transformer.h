@@ -13,6 +13,7 @@
 #include "model/inputs.h"
 #include "model/parameter_store.h"
 #include "model/spec.h"
+#include "model/weight_order.h"
 #include "parallel/mesh.h"
 
 namespace moebius {
@@ -34,6 +35,8 @@ struct ModelChunk {
   int64_t end_layer = 0;
   bool embeds = true;
   bool has_head = true;
+
+  bool has(int64_t layer) const { return first_layer <= layer && layer < end_layer; }
 };
 
 class Transformer {
@@ -86,8 +89,10 @@ class Transformer {
 
  private:
   Parameter* AddTable(const char* name, bool shared_by_stages);
+  void OrderWeights(const std::vector<std::vector<Parameter*>>& of_blocks);
   kernels::VocabularyRange RangeOf(const Parameter& table) const;
   Var Embed(Tape& tape, const MicroBatch& batch);
+  Bundle Finish(Tape& tape, const Var& hidden, const MicroBatch& batch);
   ops::VocabularyPart HeadPart();
 
   const ModelSpec spec_;
@@ -102,6 +107,7 @@ class Transformer {
   Parameter* final_norm_ = nullptr;  // [D]
   Parameter* head_ = nullptr;        // [V, D] | V over tensor; the embedding when tied
   Parameter* shared_by_stages_ = nullptr;
+  std::vector<WeightOrder> weight_orders_;  // of the chunks
 };
 
 }  // namespace moebius

@@ -30,6 +30,7 @@ void AdamW::AddStates(size_t b) {
 }
 
 void AdamW::Step() {
+  values_.BeginUpdate();
   std::vector<Handle> gathers;
   size_t i = 0;
   for (size_t b = 0; b < gradients_.buckets().size(); ++b) {

@@ -21,6 +21,7 @@ ValueBuckets::ValueBuckets(const std::vector<Bucket>& buckets, ZeroStage stage, 
       context_(context),
       flats_(buckets.size()),
       versions_(buckets.size()),
+      gathers_(buckets.size()),
       shares_(buckets.size()) {
   if (stage == ZeroStage::kReplicated) return;
   for (size_t b = 0; b < buckets.size(); ++b) {
@@ -55,6 +56,10 @@ Tensor ValueBuckets::Own(size_t b, const Bucket::Part& part) const {
   return shares_[b].Slice(part.offset, part.offset + part.end - part.begin);
 }
 
+void ValueBuckets::BeginUpdate() {
+  for (Handle& gather : gathers_) gather.Wait();
+}
+
 Handle ValueBuckets::Updated(size_t b) {
   if (are_sharded()) Release(b);
   const bool gathers = stage_ == ZeroStage::kOptimizer || stage_ == ZeroStage::kGradients;
@@ -62,13 +67,21 @@ Handle ValueBuckets::Updated(size_t b) {
   return buckets_[b].group->AllGather(buckets_[b].ShareOf(flats_[b]), flats_[b]);
 }
 
-void ValueBuckets::Gather(size_t b) {
+void ValueBuckets::StartGather(size_t b) {
   CHECK(are_sharded());
   const int64_t version = buckets_[b].members.front().parameter->version;
   if (flats_[b].defined() && versions_[b] == version) return;
+  if (flats_[b].defined()) Release(b);
   versions_[b] = version;
   flats_[b] = context_.Empty(buckets_[b].dtype, {buckets_[b].size}, "gathered_parameters");
-  buckets_[b].group->AllGather(shares_[b], flats_[b]).Wait();
+  gathers_[b] = buckets_[b].group->AllGather(shares_[b], flats_[b]);
+  latest_gather_ = b;
+}
+
+void ValueBuckets::Gather(size_t b) {
+  StartGather(b);
+  gathers_[b].Wait();
+  if (buckets_[b].members.front().parameter->value.storage() == flats_[b].storage()) return;
   for (const Bucket::Member& member : buckets_[b].members) {
     member.parameter->value = buckets_[b].View(flats_[b], member);
   }
@@ -76,12 +89,17 @@ void ValueBuckets::Gather(size_t b) {
 
 void ValueBuckets::Release(size_t b) {
   CHECK(are_sharded());
+  gathers_[b].Wait();
   for (const Bucket::Member& member : buckets_[b].members) {
     Tensor& value = member.parameter->value;
     value = NoValue(value.dtype(), value.shape());
     member.parameter->images.clear();
   }
   flats_[b] = Tensor();
+}
+
+void ValueBuckets::Poll() {
+  if (!gathers_.empty()) gathers_[latest_gather_].Poll();  // all of them go on
 }
 
 }  // namespace moebius

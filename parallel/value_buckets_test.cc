@@ -36,6 +36,7 @@ class Model {
 
   // Adds `amount` to what this rank updates.
   void Update(float amount) {
+    values_->BeginUpdate();
     for (size_t b = 0; b < buckets_.size(); ++b) {
       const int64_t begin = buckets_[b].share_begin(), size = buckets_[b].share_size();
       for (const Bucket::Part& part : buckets_[b].PartsWithin(begin, begin + size)) {
@@ -102,6 +103,47 @@ TEST(GatheredWeights, ReadWhatIsUpToDate) {
     ++model.parameter(3).version;
     Model::ExpectValues(weights.Lease(model.parameter(3), WeightFormat::kPlain, DType::kF32), 3,
                         2 + 5);
+  });
+}
+
+// Gathering does not wait for the other ranks: rank 1 expects later than rank 0, which has gone on.
+TEST(GatheredWeights, GatherWhatIsExpectedMeanwhile) {
+  RunOnThreads(2, [](Communicator& world) {
+    Model model(world, ZeroStage::kParameters);
+    GatheredWeights weights(model.buckets(), model.values(), model.context());
+    Arena& arena = model.context().arena();
+    for (int p = 0; p + 1 < kNumParameters; ++p) {
+      int64_t turn = p;
+      if (world.rank() == 1) world.Receive(std::span(&turn, 1), 0).Wait();
+      Parameter* const now[] = {&model.parameter(p)};
+      Parameter* const next[] = {&model.parameter(p + 1)};
+      weights.Expect(now, next);
+      if (world.rank() == 0) world.Send(std::span(&turn, 1), 1).Wait();
+      EXPECT_EQ(turn, p);
+      EXPECT_EQ(arena.by_name()["gathered_parameters"].bytes, 2 * kBytes);
+      EXPECT_TRUE(model.parameter(p + 1).value.device().is_meta());
+      const Tensor value = weights.Lease(model.parameter(p), WeightFormat::kPlain, DType::kF32);
+      Model::ExpectValues(value, p, 0);
+    }
+    EXPECT_EQ(arena.by_name()["gathered_parameters"].peak_bytes, 2 * kBytes);
+    weights.Expect({}, {});
+    EXPECT_EQ(arena.by_name()["gathered_parameters"].bytes, 0);
+  });
+}
+
+// What was on its way before an update is gathered again.
+TEST(GatheredWeights, ExpectBeforeAnUpdateAndLeaseBehindIt) {
+  RunOnThreads(2, [](Communicator& world) {
+    Model model(world, ZeroStage::kParameters);
+    GatheredWeights weights(model.buckets(), model.values(), model.context());
+    Parameter* const now[] = {&model.parameter(4)};
+    Parameter* const next[] = {&model.parameter(5)};
+    weights.Expect(now, next);
+    model.Update(1);
+    for (const int p : {4, 5, 6}) {
+      const Tensor value = weights.Lease(model.parameter(p), WeightFormat::kPlain, DType::kF32);
+      Model::ExpectValues(value, p, 1);
+    }
   });
 }
 

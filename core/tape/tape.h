@@ -86,6 +86,10 @@ class WeightSource {
  public:
   virtual ~WeightSource() = default;
   virtual Tensor Lease(Parameter& parameter, WeightFormat format, DType compute) = 0;
+
+  // What comes next: leases of `now`, then of `next`, as far as one can tell. A source that fetches
+  // weights gets them on their way, and drops the others. It changes no lease.
+  virtual void Expect(std::span<Parameter* const> /*now*/, std::span<Parameter* const> /*next*/) {}
 };
 
 // The door for the gradients of parameters: where they add up, and when they are reduced over
@@ -144,6 +148,12 @@ class Tape {
   template <class BackwardFn>
   void RecordLoss(BackwardFn backward);
 
+  // A point that backward passes: `passed(tape)` runs there, before what was recorded earlier.
+  template <class PassedFn>
+  void RecordPoint(PassedFn passed) {
+    RecordLoss(passed);
+  }
+
   // Within a backward closure: where the gradient of `x` goes.
   GradientSlot Gradient(VarId x);
   GradientSlot ParameterGradient(Parameter* parameter);
@@ -154,6 +164,9 @@ class Tape {
 
   Tensor Weight(Parameter* parameter, WeightFormat format, DType compute) {
     return weights_.Lease(*parameter, format, compute);
+  }
+  void ExpectWeights(std::span<Parameter* const> now, std::span<Parameter* const> next) {
+    weights_.Expect(now, next);
   }
 
   template <class Decide>

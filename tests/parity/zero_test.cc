@@ -169,6 +169,19 @@ TEST(ZeroStages, HoldSharesInPipelines) {
   }
 }
 
+// Bytes of the buckets of a model's largest pair of neighbouring blocks, at most.
+TEST(ZeroStages, GatherTwoBlocksAtMost) {
+  const double all = static_cast<double>(MemoryAfterTwoSteps(0).at("parameters").bytes);
+  for (const char* recompute : {"NONE", "FULL"}) {
+    Uses uses = MemoryAfterTwoSteps(3, {absl::StrCat("parallel.recompute=", recompute)});
+    const Arena::Use gathered = uses["gathered_parameters"];
+    EXPECT_GT(gathered.peak_bytes, 0);
+    // Blocks are an eighth of the model, less embedding and head; of each group of ranks a bucket
+    // on either side reaches beyond them.
+    EXPECT_LT(gathered.peak_bytes, 2 * all / 8 + 4 * kBucketBytes);
+  }
+}
+
 // Shares alone, and no more than a bucket beside them: from the first moment on, drawn or restored.
 void ExpectNoMoreThanShares(Session& session) {
   Arena& arena = session.context().arena();
