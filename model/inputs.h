@@ -10,6 +10,7 @@
 
 #include "core/tensor/tensor.h"
 #include "kernels/attention.h"
+#include "model/selection_hook.h"
 #include "parallel/ops/sequence.h"
 
 namespace moebius {
@@ -51,7 +52,8 @@ struct StepInputs {
   int64_t micro_batches_per_rank = 1;
   bool records_margins = false;  // of the choice of experts, for diagnosis
   Pass pass = Pass::kTrain;
-  uint64_t seed = 0;  // of debug routing
+  uint64_t seed = 0;                              // of debug routing
+  const SelectionHook* selection_hook = nullptr;  // outlives the step
 };
 
 }  // namespace moebius

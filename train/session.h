@@ -27,6 +27,8 @@ class Session {
   int64_t steps_done() const { return steps_done_; }
   void set_steps_done(int64_t steps) { steps_done_ = steps; }  // after loading a checkpoint
   void set_records_margins(bool records) { engine_->set_records_margins(records); }
+  // What watches or replaces the choices of experts from the next step on. Null: nothing does.
+  void set_selection_hook(SelectionHook hook) { engine_->set_selection_hook(std::move(hook)); }
   double learning_rate() { return context().step().learning_rate; }
 
   std::vector<DomainEvaluation> Evaluate();

@@ -51,7 +51,8 @@ StepInputs TrainStep::Normalize(const std::vector<MicroBatch>& micro_batches) {
           .micro_batches_per_rank = static_cast<int64_t>(micro_batches.size()),
           .records_margins = records_margins_,
           .pass = Pass::kTrain,
-          .seed = parts_.seed};
+          .seed = parts_.seed,
+          .selection_hook = selection_hook_ ? &selection_hook_ : nullptr};
 }
 
 void TrainStep::CountExactly(const std::vector<MicroBatch>& micro_batches, StepInputs step) {

@@ -41,6 +41,7 @@ class TrainStep {
   explicit TrainStep(const Parts& parts);
 
   void set_records_margins(bool records) { records_margins_ = records; }
+  void set_selection_hook(SelectionHook hook) { selection_hook_ = std::move(hook); }
 
   // All ranks call it together, each with its own micro-batches, as many on every rank as the
   // pipeline says (those of a rank without work hold no token); the stages of a pipeline have the
@@ -58,6 +59,7 @@ class TrainStep {
   const PipelinePlan plan_;
   const PipelinePlan forward_plan_;
   bool records_margins_ = false;
+  SelectionHook selection_hook_;
 };
 
 }  // namespace moebius

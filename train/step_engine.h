@@ -48,6 +48,7 @@ class StepEngine {
   const ValueBuckets& values() const { return *values_; }
   WeightSource& weights() { return *weights_; }
   void set_records_margins(bool records) { step_->set_records_margins(records); }
+  void set_selection_hook(SelectionHook hook) { step_->set_selection_hook(std::move(hook)); }
 
  private:
   StepEngine(const RunConfig& config, const Context::Options& resources, std::unique_ptr<Mesh> mesh,

@@ -26,18 +26,30 @@ MoeLayer::Routed MoeLayer::Route(Tape& tape, const Var& x, const MicroBatch& bat
                                  const StepInputs& step) {
   const auto [logits, scores] = router_.Score(tape, x);
   Routing routing = tape.Once([&] {
-    if (step.records_margins) {
-      balance_.record().margins.push_back(
-          router_.Margin(scores.value(), balance_.selection_bias(), batch, tape.context()));
-    }
-    return dispatcher_->Agree(
-        router_.Select(scores.value(), balance_.selection_bias(), batch, step, tape.context()),
-        tape.context());
+    return dispatcher_->Agree(Select(x.value(), scores.value(), batch, step, tape.context()),
+                              tape.context());
   });
   balance_.Apply(tape, logits, scores, routing.plan, batch, step);
   Var weights =
       dispatcher_->CombineWeights(tape, router_.Weigh(tape, scores, routing.plan), routing);
   return {std::move(routing), std::move(weights)};
+}
+
+RoutingPlan MoeLayer::Select(const Tensor& x, const Tensor& scores, const MicroBatch& batch,
+                             const StepInputs& step, Context& context) {
+  const Tensor bias = balance_.selection_bias();
+  if (step.records_margins) {
+    balance_.record().margins.push_back(router_.Margin(scores, bias, batch, context));
+  }
+  RoutingPlan plan = router_.Select(scores, bias, batch, step, context);
+  if (step.selection_hook == nullptr || context.device().is_meta()) return plan;
+  return (*step.selection_hook)({.layer = router_.prefix(),
+                                 .batch = batch,
+                                 .x = x,
+                                 .scores = scores,
+                                 .bias = bias,
+                                 .plan = plan},
+                                context);
 }
 
 RowsUnderWay MoeLayer::Dispatch(Tape& tape, const Var& x, const Routing& routing) const {

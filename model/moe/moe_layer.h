@@ -51,6 +51,9 @@ class MoeLayer {
   Balance& balance() { return balance_; }
 
  private:
+  RoutingPlan Select(const Tensor& x, const Tensor& scores, const MicroBatch& batch,
+                     const StepInputs& step, Context& context);
+
   const std::unique_ptr<Dispatcher> dispatcher_;
   Router router_;
   Experts experts_;

@@ -29,6 +29,9 @@ class Router {
   Tensor Margin(const Tensor& scores, const Tensor& bias, const MicroBatch& batch,
                 Context& context) const;
 
+  // How the names of the layer's parameters begin.
+  const std::string& prefix() const { return prefix_; }
+
   // The weight of each pair: its score, perhaps renormalised over the token's experts.  [P]
   Var Weigh(Tape& tape, const Var& scores, const RoutingPlan& plan) const;
 
