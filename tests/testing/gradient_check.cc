@@ -18,8 +18,10 @@ constexpr double kStep = 1e-5;
 class Check {
  public:
   Check(Context& ctx, const CheckedFn& fn, const std::vector<Tensor>& inputs,
-        const std::vector<Parameter*>& parameters)
-      : ctx_(ctx), fn_(fn), inputs_(inputs), parameters_(parameters) {}
+        const std::vector<Parameter*>& parameters, const CheckedRanks& ranks)
+      : ctx_(ctx), fn_(fn), inputs_(inputs), parameters_(parameters), ranks_(ranks) {}
+
+  const CheckedRanks& ranks() const { return ranks_; }
 
   double Loss() {
     Tape tape(ctx_, weights_, Tape::Mode::kForwardOnly);
@@ -31,7 +33,7 @@ class Check {
     }
     for (const auto& [value, coefficient] : outputs.losses)
       loss += coefficient * value.data<double>()[0];
-    return loss;
+    return ranks_.sum ? ranks_.sum(loss) : loss;
   }
 
   // Gradients of the inputs, then of the parameters.
@@ -81,6 +83,7 @@ class Check {
   const CheckedFn& fn_;
   const std::vector<Tensor>& inputs_;
   const std::vector<Parameter*>& parameters_;
+  const CheckedRanks& ranks_;
   ValueWeights weights_;
 };
 
@@ -88,20 +91,33 @@ void ExpectDerivatives(Check& check, const Tensor& x, const Tensor& dx, const st
   ASSERT_EQ(dx.shape(), x.shape()) << name;
   std::vector<double> expected(x.size());
   double largest = 1e-3;
-  for (int64_t i = 0; i < x.size(); ++i) {
+  const int64_t moves = x.size() * check.ranks().size;  // of element i on rank 0, rank 1, ...
+  for (int64_t move = 0; move < moves; ++move) {
+    const int64_t i = move / check.ranks().size;
+    const bool moves_here = move % check.ranks().size == check.ranks().rank;
     double& element = x.data<double>()[i];
     const double value = element;
-    element = value + kStep;
+    if (moves_here) element = value + kStep;
     const double above = check.Loss();
-    element = value - kStep;
+    if (moves_here) element = value - kStep;
     const double below = check.Loss();
     element = value;
+    if (!moves_here) continue;
     expected[i] = (above - below) / (2 * kStep);
     largest = std::max(largest, std::abs(expected[i]));
   }
   for (int64_t i = 0; i < x.size(); ++i)
     ASSERT_NEAR(dx.data<double>()[i], expected[i], 1e-7 * largest)
         << "element " << i << " of the gradient of " << name;
+}
+
+void ExpectAdded(const Tensor& added, const Tensor& gradient, const std::string& name) {
+  for (int64_t i = 0; i < gradient.size(); ++i) {
+    const double dx = gradient.data<double>()[i];
+    ASSERT_NEAR(added.data<double>()[i] - kPreviousGradient, dx,
+                1e-12 * (kPreviousGradient + std::abs(dx)))
+        << name << " does not add to what its slot holds";
+  }
 }
 
 }  // namespace
@@ -115,8 +131,8 @@ Parameter MakeParameter(Context& ctx, const Tensor& value) {
 }
 
 void CheckGradients(Context& ctx, const CheckedFn& fn, const std::vector<Tensor>& inputs,
-                    const std::vector<Parameter*>& parameters) {
-  Check check(ctx, fn, inputs, parameters);
+                    const std::vector<Parameter*>& parameters, const CheckedRanks& ranks) {
+  Check check(ctx, fn, inputs, parameters, ranks);
   const auto gradients = check.Gradients(WeightGradients::kNow, false);
   const auto deferred = check.Gradients(WeightGradients::kDeferred, false);
   const auto added = check.Gradients(WeightGradients::kNow, true);
@@ -129,10 +145,7 @@ void CheckGradients(Context& ctx, const CheckedFn& fn, const std::vector<Tensor>
     ASSERT_TRUE(gradients[i].defined()) << name << " has no gradient";
     ExpectDerivatives(check, x, gradients[i], name);
     ExpectSameBits(deferred[i], gradients[i]);
-    for (int64_t j = 0; j < x.size(); ++j)
-      ASSERT_NEAR(added[i].data<double>()[j] - kPreviousGradient, gradients[i].data<double>()[j],
-                  1e-12 * (kPreviousGradient + std::abs(gradients[i].data<double>()[j])))
-          << name << " does not add to what its slot holds";
+    ExpectAdded(added[i], gradients[i], name);
   }
 }
 

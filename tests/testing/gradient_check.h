@@ -26,13 +26,21 @@ class ValueWeights final : public WeightSource {
 // A trained tensor with room for its gradient.
 Parameter MakeParameter(Context& ctx, const Tensor& value);
 
+// Ranks that check an op with a collective inside. All call CheckGradients together, with tensors
+// of the same shapes.
+struct CheckedRanks {
+  int size = 1, rank = 0;
+  std::function<double(double)> sum = nullptr;  // over the ranks
+};
+
 // Expects of L = <r, values> + sum of coefficient * loss, with random r, that backward gives the
 // derivatives of central differences in double, for every element of `inputs` and `parameters`
 // (F64), also
 //   * where a gradient slot was written before: then the op adds to it;
 //   * with deferred weight gradients: the same bits;
 //   * and that nothing stays saved.
+// Over several ranks L is the sum of theirs, and each element moves on one rank alone.
 void CheckGradients(Context& ctx, const CheckedFn& fn, const std::vector<Tensor>& inputs,
-                    const std::vector<Parameter*>& parameters = {});
+                    const std::vector<Parameter*>& parameters = {}, const CheckedRanks& ranks = {});
 
 }  // namespace moebius::test
