@@ -27,9 +27,6 @@ void CheckTensorSize(const RunConfig& config, Errors* errors) {
           absl::StrCat(size, " neither divides model.num_kv_heads ", kv_heads,
                        " nor is a multiple of it"),
           errors);
-  Require(model.qk_norm() != ModelConfig::WHOLE, kPath,
-          absl::StrCat(size, " cuts heads that model.qk_norm WHOLE normalises together, must be 1"),
-          errors);
   if (HasDenseLayer(model)) {
     CheckCut(kPath, size, "model.ffn_hidden_size", model.ffn_hidden_size(), errors);
   }

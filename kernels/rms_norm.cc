@@ -14,20 +14,49 @@ void CheckSegments(const Tensor& x, const Tensor& w) {
   CheckDType(w, PreciseDType(x.dtype()));
 }
 
+void CheckSums(const Tensor& sums, const Tensor& x) {
+  CHECK_EQ(sums.shape(), (Shape{x.shape()[0]}));
+  CheckDType(sums, DType::kF64);
+}
+
+void CheckWhole(const WholeRows& whole, const Tensor& x, const Tensor& w) {
+  if (whole.width == 0) return;
+  const auto [R, C] = Dims<2>(x);
+  CHECK_EQ(C, w.size()) << "a part of a row is one segment";
+  CHECK_GE(whole.width, C);
+  CheckSums(whole.squares, x);
+}
+
 }  // namespace
 
-void RmsNorm(const Tensor& x, const Tensor& w, double epsilon, const Tensor& y, Context& ctx) {
+void RmsNorm(const Tensor& x, const Tensor& w, double epsilon, const Tensor& y, Context& ctx,
+             const WholeRows& whole) {
   CheckSegments(x, w);
   CheckAlike(x, y);
+  CheckWhole(whole, x, w);
   if (ctx.DryRuns(Moves("rms_norm", x, y))) return;
-  x.dtype() == DType::kF64 ? reference::RmsNorm(x, w, epsilon, y, ctx)
-                           : cpu::RmsNorm(x, w, epsilon, y, ctx);
+  x.dtype() == DType::kF64 ? reference::RmsNorm(x, w, epsilon, y, ctx, whole)
+                           : cpu::RmsNorm(x, w, epsilon, y, ctx, whole);
+}
+
+void RowProducts(const RowProductsArgs& args, Context& ctx) {
+  const auto [R, C] = Dims<2>(args.a);
+  CheckAlike(args.a, args.b);
+  CheckSums(args.sums, args.a);
+  if (args.w.defined()) {
+    CHECK_EQ(args.w.shape(), (Shape{C}));
+    CheckDType(args.w, PreciseDType(args.a.dtype()));
+  }
+  if (ctx.DryRuns(Moves("rms_norm.sums", args.a, args.b))) return;
+  args.a.dtype() == DType::kF64 ? reference::RowProducts(args, ctx) : cpu::RowProducts(args, ctx);
 }
 
 void RmsNormInputGradient(const RmsNormInputGradientArgs& args, Context& ctx) {
   CheckSegments(args.x, args.w);
   CheckAlike(args.x, args.dy);
   CheckAlike(args.x, args.dx);
+  CheckWhole(args.whole, args.x, args.w);
+  if (args.whole.width > 0) CheckSums(args.whole.products, args.x);
   if (ctx.DryRuns(Moves("rms_norm.gradient", args.x, args.dy, args.dx))) return;
   args.x.dtype() == DType::kF64 ? reference::RmsNormInputGradient(args, ctx)
                                 : cpu::RmsNormInputGradient(args, ctx);
@@ -36,6 +65,7 @@ void RmsNormInputGradient(const RmsNormInputGradientArgs& args, Context& ctx) {
 void RmsNormWeightGradient(const RmsNormWeightGradientArgs& args, Context& ctx) {
   CheckSegments(args.x, args.dw);
   CheckAlike(args.x, args.dy);
+  CheckWhole(args.whole, args.x, args.dw);
   if (ctx.DryRuns(Moves("rms_norm.weight_gradient", args.x, args.dy))) return;
   args.x.dtype() == DType::kF64 ? reference::RmsNormWeightGradient(args, ctx)
                                 : cpu::RmsNormWeightGradient(args, ctx);

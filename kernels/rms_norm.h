@@ -12,13 +12,32 @@
 
 namespace moebius::kernels {
 
-void RmsNorm(const Tensor& x, const Tensor& w, double epsilon, const Tensor& y, Context& ctx);
+// What a part of the columns of rows needs of whole rows, where ranks have a part each. Then C is
+// the width of the part, D = C, and the mean square is squares / width.
+struct WholeRows {
+  int64_t width = 0;     // 0: rows are whole, and the tensors undefined
+  Tensor squares = {};   // [R] F64: sum of x^2
+  Tensor products = {};  // [R] F64: sum of dy * x * w; for the input's gradient
+};
+
+void RmsNorm(const Tensor& x, const Tensor& w, double epsilon, const Tensor& y, Context& ctx,
+             const WholeRows& whole = {});
+
+// A part's term of such a sum: sums[r] = sum over c of a[r, c] * b[r, c] * w[c].
+// a, b [R, C]; w [C], undefined: ones; sums [R] F64.
+struct RowProductsArgs {
+  Tensor a, b;
+  Tensor w = {};
+  Tensor sums;
+};
+void RowProducts(const RowProductsArgs& args, Context& ctx);
 
 struct RmsNormInputGradientArgs {
   Tensor dy, x, w;
   double epsilon;
   Tensor dx;
   bool accumulate;  // dx is added to
+  WholeRows whole = {};
 };
 void RmsNormInputGradient(const RmsNormInputGradientArgs& args, Context& ctx);
 
@@ -27,6 +46,7 @@ struct RmsNormWeightGradientArgs {
   double epsilon;
   Tensor dw;
   bool accumulate;  // dw is added to
+  WholeRows whole = {};
 };
 void RmsNormWeightGradient(const RmsNormWeightGradientArgs& args, Context& ctx);
 

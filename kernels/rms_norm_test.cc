@@ -65,6 +65,39 @@ TEST_P(RmsNormTest, BitsDoNotDependOnThreads) {
   test::ExpectSameBits(a.dw, b.dw);
 }
 
+// Sums of whole rows, and with them a part of their columns.
+TEST_P(RmsNormTest, PartsAgreeWithTheReference) {
+  Context ctx({.num_threads = 2});
+  const int64_t cases[][3] = {{5, 37, 3}, {300, 96, 2}, {2500, 64, 4}, {0, 8, 2}};
+  for (const auto& [R, C, parts] : cases) {
+    const Tensor x = RandomTensor(ctx, GetParam(), {R, C}, "x");
+    const Tensor dy = RandomTensor(ctx, GetParam(), {R, C}, "dy");
+    const Tensor w = RandomTensor(ctx, DType::kF32, {C}, "w");
+    const auto compute = [&, C = C, parts = parts](const Tensor& x, const Tensor& w,
+                                                   const Tensor& dy) {
+      WholeRows whole = {.width = parts * C,
+                         .squares = ctx.Empty(DType::kF64, {x.shape()[0]}, "sums"),
+                         .products = ctx.Empty(DType::kF64, {x.shape()[0]}, "sums")};
+      RowProducts({.a = x, .b = x, .sums = whole.squares}, ctx);
+      RowProducts({.a = dy, .b = x, .w = w, .sums = whole.products}, ctx);
+      for (double& sum : whole.squares.span<double>()) sum += 2 * static_cast<double>(C);
+      for (double& sum : whole.products.span<double>()) sum -= 3;  // other parts
+      const Results r = {ctx.Empty(x.dtype(), x.shape(), "y"),
+                         ctx.Empty(x.dtype(), x.shape(), "dx"),
+                         ctx.Empty(w.dtype(), w.shape(), "dw")};
+      RmsNorm(x, w, kEpsilon, r.y, ctx, whole);
+      RmsNormInputGradient({dy, x, w, kEpsilon, r.dx, /*accumulate=*/false, whole}, ctx);
+      RmsNormWeightGradient({dy, x, kEpsilon, r.dw, /*accumulate=*/false, whole}, ctx);
+      return r;
+    };
+    const auto exact = [&](const Tensor& of) { return Convert(ctx, of, DType::kF64); };
+    const Results actual = compute(x, w, dy), expected = compute(exact(x), exact(w), exact(dy));
+    ExpectClose(actual.y, expected.y, C);
+    ExpectClose(actual.dx, expected.dx, C);
+    ExpectClose(actual.dw, expected.dw, R);
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(DTypes, RmsNormTest, testing::Values(DType::kF32, DType::kBF16),
                          [](const auto& info) { return NameOf(info.param); });
 

@@ -7,6 +7,7 @@
 #include "kernels/ops/linear.h"
 #include "kernels/ops/rms_norm.h"
 #include "kernels/ops/rotary.h"
+#include "parallel/ops/rms_norm.h"
 #include "parallel/ops/sequence.h"
 
 namespace moebius {
@@ -35,9 +36,12 @@ Attention::Attention(const ModelSpec& spec, const std::string& prefix, Parameter
   o_ = add("o.weight", {D, heads}, out_std, {store.CutOver(Axis::kTensor, 1, heads)});
   if (spec.qk_norm == ModelSpec::QkNorm::kNone) return;
   const bool per_head = spec.qk_norm == ModelSpec::QkNorm::kPerHead;
-  CHECK(per_head || tensor_group_->size() == 1) << "a norm over heads of other ranks";
-  q_norm_ = store.AddParameter({prefix + "q_norm.weight", {per_head ? C : heads}});
-  k_norm_ = store.AddParameter({prefix + "k_norm.weight", {per_head ? C : kv_heads}});
+  const auto add_norm = [&](const char* name, int64_t width, const std::vector<Cut>& cuts) {
+    return per_head ? store.AddParameter({prefix + name, {C}})
+                    : add(name, {width}, /*deviation=*/0, cuts);
+  };
+  q_norm_ = add_norm("q_norm.weight", heads, {by_head});
+  k_norm_ = add_norm("k_norm.weight", kv_heads, by_kv_head);
 }
 
 Var Attention::Forward(Tape& tape, const Var& x, const MicroBatch& batch) const {
@@ -45,8 +49,8 @@ Var Attention::Forward(Tape& tape, const Var& x, const MicroBatch& batch) const 
     return ops::Rotary(tape, v, batch.positions, spec_.head_dim, spec_.rope_theta);
   };
   const Var all = GatherSequence(tape, x, batch.over_tensor, tensor_group_);
-  const Var q = rotate(Normalize(tape, ops::Linear(tape, all, q_), q_norm_));
-  const Var k = rotate(Normalize(tape, ops::Linear(tape, all, k_), k_norm_));
+  const Var q = rotate(Normalize(tape, ops::Linear(tape, all, q_), q_norm_, /*is_cut=*/true));
+  const Var k = rotate(Normalize(tape, ops::Linear(tape, all, k_), k_norm_, cuts_kv_heads_));
   const Var v = ops::Linear(tape, all, v_);
   const int64_t ranks = tensor_group_->size();
   const ops::AttentionShape shape{.num_sequences = batch.num_sequences,
@@ -60,8 +64,12 @@ Var Attention::Forward(Tape& tape, const Var& x, const MicroBatch& batch) const 
   return ScatterSequence(tape, ops::Linear(tape, y, o_), batch.over_tensor, tensor_group_);
 }
 
-Var Attention::Normalize(Tape& tape, const Var& x, Parameter* gain) const {
-  return gain == nullptr ? x : ops::RmsNorm(tape, x, gain, spec_.norm_epsilon);
+Var Attention::Normalize(Tape& tape, const Var& x, Parameter* gain, bool is_cut) const {
+  if (gain == nullptr) return x;
+  const bool over_ranks = spec_.qk_norm == ModelSpec::QkNorm::kWhole && is_cut;
+  return over_ranks && tensor_group_->size() > 1
+             ? RmsNormOverRanks(tape, x, gain, spec_.norm_epsilon, tensor_group_)
+             : ops::RmsNorm(tape, x, gain, spec_.norm_epsilon);
 }
 
 Var Attention::OwnHeads(Tape& tape, const Var& x, const MicroBatch& batch) const {

@@ -16,14 +16,15 @@ namespace moebius {
 class Attention {
  public:
   // `prefix` of the parameter names: "layers.3.attention."
-  // REQUIRES: the tensor size divides H, and G or is a multiple of G; it is 1 for QkNorm::kWhole.
+  // REQUIRES: the tensor size divides H, and G or is a multiple of G.
   Attention(const ModelSpec& spec, const std::string& prefix, ParameterStore& store, Mesh& mesh);
 
   // x -> the same shape, [tokens of the shard, D]
   Var Forward(Tape& tape, const Var& x, const MicroBatch& batch) const;
 
  private:
-  Var Normalize(Tape& tape, const Var& x, Parameter* gain) const;
+  // Queries or keys; `is_cut`: this rank has its own heads of them, not all.
+  Var Normalize(Tape& tape, const Var& x, Parameter* gain, bool is_cut) const;
   // Keys or values of this rank's heads, for every position.  x [T, D] -> [B * S, heads * C]
   Var OwnHeads(Tape& tape, const Var& x, const MicroBatch& batch) const;
 
@@ -35,8 +36,8 @@ class Attention {
   Parameter* k_;                 // [G * C, D] | G over tensor, if it has as many ranks at most
   Parameter* v_;                 // as k
   Parameter* o_;                 // [D, H * C] | H over tensor
-  Parameter* q_norm_ = nullptr;  // [C] or [H * C]
-  Parameter* k_norm_ = nullptr;  // [C] or [G * C]
+  Parameter* q_norm_ = nullptr;  // [C], or [H * C] cut as the rows of q
+  Parameter* k_norm_ = nullptr;  // [C], or [G * C] cut as the rows of k
 };
 
 }  // namespace moebius

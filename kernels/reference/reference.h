@@ -17,7 +17,9 @@
 
 namespace moebius::reference {
 
-void RmsNorm(const Tensor& x, const Tensor& w, double epsilon, const Tensor& y, Context& ctx);
+void RmsNorm(const Tensor& x, const Tensor& w, double epsilon, const Tensor& y, Context& ctx,
+             const kernels::WholeRows& whole);
+void RowProducts(const kernels::RowProductsArgs& args, Context& ctx);
 void RmsNormInputGradient(const kernels::RmsNormInputGradientArgs& args, Context& ctx);
 void RmsNormWeightGradient(const kernels::RmsNormWeightGradientArgs& args, Context& ctx);
 
