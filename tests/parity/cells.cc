@@ -1,52 +1,39 @@
 #include "tests/parity/cells.h"
 
-#include <map>
-#include <set>
 #include <string>
-#include <tuple>
-#include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "configs/load.h"
 #include "configs/validate.h"
-#include "core/base/check.h"
 #include "core/base/random.h"
+#include "tests/parity/cell_options.h"
 #include "train/pipeline_layout.h"
 
 namespace moebius {
 namespace {
 
-constexpr int kDrawsPerCell = 40;  // of which the one with most new pairs is taken
 constexpr int kReferenceMicroBatch = 6;
 constexpr char kOfMicroBatches[] = "micro_batch";  // a loss that belongs to a micro-batch size
 
-struct Choice {
-  std::string name;
-  Overrides overrides;
-};
-
-struct Option {
-  enum class Of { kRanks, kMicroBatch, kLayout, kTrained } of;
-  std::string name;
-  std::vector<Choice> choices;
-};
-
 Option Numbers(Option::Of of, const std::string& name, const std::string& path,
-               const std::vector<int>& numbers) {
-  Option option{of, name, {}};
+               const std::vector<int>& numbers, bool decides = true) {
+  Option option{of, name, {}, decides};
   for (const int n : numbers) {
     option.choices.push_back({absl::StrCat(n), {absl::StrCat(path, "=", n)}});
   }
   return option;
 }
 
-std::string Balance(const std::string& text) { return "model.moe.balance={" + text + "}"; }
+std::string BalanceOf(const std::string& text) { return "model.moe.balance={" + text + "}"; }
 
 Overrides Pipeline(int stages, const std::string& schedule, int chunks) {
   return {absl::StrCat("parallel.pipeline_size=", stages),
           absl::StrCat("parallel.pipeline_schedule=", schedule),
           absl::StrCat("parallel.virtual_pipeline_size=", chunks)};
 }
+
+}  // namespace
 
 const std::vector<Option>& Options() {
   using enum Option::Of;
@@ -58,8 +45,9 @@ const std::vector<Option>& Options() {
       Numbers(kLayout, "expert_tensor", "parallel.expert_tensor_size", {1, 2}),
       {kLayout,
        "dispatcher",
-       {{"all_to_all", {}}, {"all_gather", {"parallel.dispatcher=ALL_GATHER"}}}},
-      Numbers(kLayout, "zero", "parallel.zero_stage", {0, 1, 2, 3}),
+       {{"all_to_all", {}}, {"all_gather", {"parallel.dispatcher=ALL_GATHER"}}},
+       /*decides=*/false},
+      Numbers(kLayout, "zero", "parallel.zero_stage", {0, 1, 2, 3}, /*decides=*/false),
       {kLayout,
        "pipeline",
        {{"1", {}},
@@ -75,21 +63,24 @@ const std::vector<Option>& Options() {
        "recompute",
        {{"none", {}},
         {"selective", {"parallel.recompute=SELECTIVE"}},
-        {"full", {"parallel.recompute=FULL"}}}},
+        {"full", {"parallel.recompute=FULL"}}},
+       /*decides=*/false},
       {kMicroBatch, "micro_batch", {{"1", {}}, {"2", {}}, {"3", {}}, {"6", {}}}},
       {kTrained,
        "routing",
        {{"learned", {}},
         {"random", {"model.moe.debug_routing=RANDOM"}},
         {"all_to_one", {"model.moe.debug_routing=ALL_TO_ONE"}},
-        {"some_empty", {"model.moe.debug_routing=SOME_EMPTY"}}}},
+        {"some_empty", {"model.moe.debug_routing=SOME_EMPTY"}}},
+       /*decides=*/false},
       {kTrained,
        "balance",
        {{"global", {}},
-        {"exact", {Balance("loss { weight: 0.05 } global_counts: EXACT")}},
-        {"sequence", {Balance("loss { scope: SEQUENCE weight: 0.05 } z_loss_weight: 0.01")}},
-        {kOfMicroBatches, {Balance("loss { scope: MICRO_BATCH weight: 0.05 }")}},
-        {"bias", {Balance("loss { weight: 0.01 } bias_update_rate: 0.01 z_loss_weight: 0.01")}}}},
+        {"exact", {BalanceOf("loss { weight: 0.05 } global_counts: EXACT")}},
+        {"sequence", {BalanceOf("loss { scope: SEQUENCE weight: 0.05 } z_loss_weight: 0.01")}},
+        {kOfMicroBatches, {BalanceOf("loss { scope: MICRO_BATCH weight: 0.05 }")}},
+        {"bias", {BalanceOf("loss { weight: 0.01 } bias_update_rate: 0.01 z_loss_weight: 0.01")}}},
+       /*decides=*/false},
       {kTrained,
        "model",
        {{"tiny", {}},
@@ -99,23 +90,16 @@ const std::vector<Option>& Options() {
           "optimizer.peak_lr=0.001"}},
         {"mixed",
          {"model.num_layers=5", "model.moe.layers=[0, 3]", "model.ffn_hidden_size=48",
-          "model.moe.router={score: SIGMOID scale: 1.5}"}}}}};
+          "model.qk_norm=WHOLE", "model.moe.router={score: SIGMOID scale: 1.5}"}}}}};
   return options;
 }
+
+namespace {
 
 // What every cell trains: small, and long enough to be cut many ways.
 const Overrides kCommon = {"train.sequence_length=48", "train.global_batch_size=12"};
 
-using Draw = std::vector<int>;                // a choice for each option
-using Pair = std::tuple<int, int, int, int>;  // option, choice, option, choice
-
-std::set<Pair> PairsOf(const Draw& draw) {
-  std::set<Pair> pairs;
-  for (int a = 0; a < std::ssize(draw); ++a) {
-    for (int b = a + 1; b < std::ssize(draw); ++b) pairs.insert({a, draw[a], b, draw[b]});
-  }
-  return pairs;
-}
+}  // namespace
 
 MatrixCell CellOf(const Draw& draw) {
   MatrixCell cell{.name = "", .trained = kCommon, .layout = {}, .reference = {}};
@@ -137,86 +121,47 @@ MatrixCell CellOf(const Draw& draw) {
   return cell;
 }
 
-bool IsLegal(const MatrixCell& cell) {
+absl::StatusOr<RunConfig> ConfigOf(const MatrixCell& cell) {
   Overrides overrides = cell.trained;
   overrides.insert(overrides.end(), cell.layout.more.begin(), cell.layout.more.end());
   overrides.push_back(absl::StrCat("train.micro_batch_size=", cell.layout.micro_batch_size));
-  const auto config = LoadRunConfig("configs/recipes/tiny.textproto", overrides);
-  return config.ok() && ValidateLayout(*config, cell.layout.ranks).ok() &&
-         CheckPipeline(*config, cell.layout.ranks).ok();
+  return LoadRunConfig("configs/recipes/tiny.textproto", overrides);
 }
 
-// Draws, one after the other.
-class Drawer {
- public:
-  explicit Drawer(uint64_t seed) : stream_(seed, "cells") {}
-
-  Draw Any() {
-    Draw draw;
-    for (const Option& option : Options()) {
-      draw.push_back(static_cast<int>(stream_.Below(next_++, option.choices.size())));
-    }
-    return draw;
-  }
-
-  Draw Legal() {
-    for (;;) {
-      const Draw draw = Any();
-      const auto [known, is_new] = legal_.try_emplace(draw, false);
-      if (is_new) known->second = IsLegal(CellOf(draw));
-      if (known->second) return draw;
-    }
-  }
-
- private:
-  const RandomStream stream_;
-  uint64_t next_ = 0;
-  std::map<Draw, bool> legal_;
-};
-
-int CountNew(const std::set<Pair>& pairs, const std::set<Pair>& seen) {
-  int count = 0;
-  for (const Pair& pair : pairs) count += !seen.contains(pair);
-  return count;
+bool IsLegalOn(const absl::StatusOr<RunConfig>& config, int ranks) {
+  return config.ok() && ValidateLayout(*config, ranks).ok() && CheckPipeline(*config, ranks).ok();
 }
 
-}  // namespace
+bool IsLegal(const MatrixCell& cell) { return IsLegalOn(ConfigOf(cell), cell.layout.ranks); }
 
-std::string CellHeader() {
+const Overrides kCutEverywhere = {
+    "precision.compute=FP64",
+    "train.sequence_length=48",
+    "train.global_batch_size=12",
+    "model.num_layers=4",
+    "model.tie_embeddings=true",
+    "model.moe.layers=[0, 3]",
+    "model.ffn_hidden_size=48",
+    "model.moe.balance={loss { weight: 0.05 } bias_update_rate: 0.01}"};
+
+std::string CellHeader(const std::string& columns) {
   std::string header, rule;
-  for (const Option& option : Options()) {
-    absl::StrAppend(&header, "| ", option.name, " ");
-    absl::StrAppend(&rule, "| --- ");
-  }
-  return absl::StrCat(header, "| curve | state | moved pairs |\n", rule, "| --- | --- | --- |");
-}
-
-std::vector<MatrixCell> DrawCells(int count, uint64_t seed) {
-  Drawer drawer(seed);
-  std::set<Draw> taken;
-  std::set<Pair> seen;
-  std::vector<MatrixCell> cells;
-  while (std::ssize(cells) < count) {
-    Draw best;
-    int most = -1;
-    for (int i = 0; i < kDrawsPerCell; ++i) {
-      const Draw draw = drawer.Legal();
-      const int fresh = taken.contains(draw) ? -1 : CountNew(PairsOf(draw), seen);
-      if (fresh > most) std::tie(best, most) = std::tuple(draw, fresh);
-    }
-    if (most < 0) continue;
-    taken.insert(best);
-    seen.merge(PairsOf(best));
-    cells.push_back(CellOf(best));
-  }
-  return cells;
+  for (const Option& option : Options()) absl::StrAppend(&header, "| ", option.name, " ");
+  absl::StrAppend(&header, "| ", columns, " |");
+  for (const char c : header) rule += c == '|' ? "| --- " : "";
+  return absl::StrCat(header, "\n", rule.substr(0, rule.size() - 5));
 }
 
 std::vector<Layout> DrawLayouts(const Overrides& trained, int count, uint64_t seed) {
-  Drawer drawer(seed);
+  const RandomStream stream(seed, "cells");
+  uint64_t next = 0;
   std::vector<Layout> layouts;
   while (std::ssize(layouts) < count) {
-    MatrixCell cell = CellOf(drawer.Any());
+    Draw draw;
+    for (const Option& option : Options()) {
+      draw.push_back(static_cast<int>(stream.Below(next++, option.choices.size())));
+    }
+    MatrixCell cell = CellOf(draw);
     cell.trained = trained;
     if (IsLegal(cell)) layouts.push_back(cell.layout);
   }

@@ -61,18 +61,14 @@ TEST(MpiParity, ZeroStages) {
 // Layouts drawn from all options: tensor, context, pipeline, experts, ZeRO, recompute.
 TEST(MpiParity, DrawnLayouts) {
   constexpr int kNumLayouts = 10, kDrawn = 400;
-  const Overrides trained = {"precision.compute=FP64",     "train.sequence_length=48",
-                             "train.global_batch_size=12", "model.num_layers=4",
-                             "model.tie_embeddings=true",  "model.moe.layers=[0, 3]",
-                             "model.ffn_hidden_size=48"};
   Communicator& world = g_world->communicator();
   ParityCurve one;
-  if (world.rank() == 0) one = TrainOnThreads({}, trained);
+  if (world.rank() == 0) one = TrainOnThreads({}, kCutEverywhere);
   int left = kNumLayouts;
-  for (const Layout& layout : DrawLayouts(trained, kDrawn, /*seed=*/1)) {
+  for (const Layout& layout : DrawLayouts(kCutEverywhere, kDrawn, /*seed=*/1)) {
     if (layout.ranks != world.size() || left == 0) continue;
     --left;
-    const ParityCurve curve = TrainOnRank(layout, trained, world);
+    const ParityCurve curve = TrainOnRank(layout, kCutEverywhere, world);
     if (world.rank() != 0) continue;
     const Difference difference = Compare(one, curve);
     std::printf("| %s | %s |\n", layout.ToString().c_str(), difference.ToString().c_str());

@@ -166,7 +166,10 @@ ParityCurve TrainOnRank(const Layout& layout, const Overrides& overrides, Commun
   if (episode.begin) episode.begin(session);
   const int64_t last_step =
       episode.last_step > 0 ? episode.last_step : session.config().train().num_steps();
-  while (session.steps_done() < last_step) Append(session.Step(), &curve);
+  while (session.steps_done() < last_step) {
+    if (episode.before_step) episode.before_step(session);
+    Append(session.Step(), &curve);
+  }
   if (episode.end) episode.end(session);
   GatherState(session, world, &curve);
   return curve;
@@ -183,10 +186,11 @@ ParityCurve TrainOnThreads(const Layout& layout, const Overrides& overrides, con
 }
 
 Difference Compare(const ParityCurve& a, const ParityCurve& b) {
-  Difference difference{.curve = std::max({RelativeDifference(a.loss, b.loss),
-                                           RelativeDifference(a.balance_loss, b.balance_loss),
-                                           RelativeDifference(a.z_loss, b.z_loss),
-                                           RelativeDifference(a.gradient_norm, b.gradient_norm)})};
+  const double loss = std::max({RelativeDifference(a.loss, b.loss),
+                                RelativeDifference(a.balance_loss, b.balance_loss),
+                                RelativeDifference(a.z_loss, b.z_loss)});
+  Difference difference{
+      .curve = std::max(loss, RelativeDifference(a.gradient_norm, b.gradient_norm)), .loss = loss};
   CHECK_EQ(a.final_state.size(), b.final_state.size());
   for (const auto& [name, x] : a.final_state) {
     difference.state = std::max(difference.state, RelativeL2(x, b.final_state.at(name)));

@@ -43,9 +43,10 @@ using WrapWorld = std::function<std::unique_ptr<Communicator>(Communicator& worl
 
 // A part of a training, and what its ranks do around it: restore a checkpoint, save one.
 struct Episode {
-  std::function<void(Session&)> begin = nullptr;  // before the first step
-  std::function<void(Session&)> end = nullptr;    // after the last step
-  int64_t last_step = 0;                          // 0: the last of all
+  std::function<void(Session&)> begin = nullptr;        // before the first step
+  std::function<void(Session&)> before_step = nullptr;  // before each step
+  std::function<void(Session&)> end = nullptr;          // after the last step
+  int64_t last_step = 0;                                // 0: the last of all
 };
 
 // All ranks of `world`, of which there are layout.ranks, call it together, with overrides that say
@@ -65,6 +66,7 @@ inline constexpr Tolerance kSingleTolerance = {.curve = 1e-5, .state = 1e-5};
 
 struct Difference {
   double curve = 0;  // largest relative one of any loss, balance loss, z-loss or gradient norm
+  double loss = 0;   // the same without gradient norms
   double state = 0;  // largest relative L2 one of any tensor of the final state
   double moved_pairs = 0;  // pairs that went to another expert, over all steps
 

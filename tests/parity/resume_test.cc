@@ -18,15 +18,6 @@ namespace {
 
 constexpr int64_t kSavedStep = 8;
 constexpr int kNumPairs = 30;
-const Overrides kOverrides = {"precision.compute=FP64",
-                              "train.sequence_length=48",
-                              "train.global_batch_size=12",
-                              "model.num_layers=4",
-                              "model.tie_embeddings=true",
-                              "model.moe.layers=[0, 3]",
-                              "model.ffn_hidden_size=48",
-                              "model.moe.balance={loss { weight: 0.05 } bias_update_rate: 0.01}"};
-
 struct Resumption {
   Layout before, after;
 };
@@ -80,14 +71,14 @@ ParityCurve Join(ParityCurve before, const ParityCurve& after) {
 // How far the curve and the state of a training that went on in another layout are from those of
 // one rank that was not interrupted.
 Difference Resume(const Resumption& layouts) {
-  static const ParityCurve uninterrupted = TrainOnThreads({}, kOverrides);
+  static const ParityCurve uninterrupted = TrainOnThreads({}, kCutEverywhere);
   const std::string directory = testing::TempDir() + "/checkpoints";
   std::filesystem::remove_all(directory);
   const ParityCurve before = TrainOnThreads(
-      layouts.before, kOverrides, nullptr,
+      layouts.before, kCutEverywhere, nullptr,
       {.end = [&](Session& session) { Save(directory, session); }, .last_step = kSavedStep});
   const ParityCurve after =
-      TrainOnThreads(layouts.after, kOverrides, nullptr,
+      TrainOnThreads(layouts.after, kCutEverywhere, nullptr,
                      {.begin = [&](Session& session) { Restore(directory, session); }});
   EXPECT_EQ(before.loss.size(), static_cast<size_t>(kSavedStep));
   return Compare(uninterrupted, Join(before, after));
@@ -103,7 +94,7 @@ TEST_P(AnyLayout, GoesOnFromACheckpointOfAnother) {
 }
 
 std::vector<Resumption> DrawnPairs() {
-  const std::vector<Layout> layouts = DrawLayouts(kOverrides, 2 * kNumPairs, /*seed=*/1);
+  const std::vector<Layout> layouts = DrawLayouts(kCutEverywhere, 2 * kNumPairs, /*seed=*/1);
   std::vector<Resumption> pairs;
   for (int i = 0; i < kNumPairs; ++i) pairs.push_back({layouts[2 * i], layouts[2 * i + 1]});
   return pairs;
