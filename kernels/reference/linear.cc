@@ -58,6 +58,7 @@ void LinearWeightGradient(const kernels::LinearWeightGradientArgs& args, Context
   const auto [R, N] = Dims<2>(args.dy);
   const auto [R_x, K] = Dims<2>(args.x);
   const int64_t e = args.offsets.defined() ? args.offsets.size() - 1 : 1;
+  const double *all_x = args.x.data<double>(), *all_dy = args.dy.data<double>();
   context.pool().For(e * N, [&, R = R, N = N, K = K](int64_t i) {
     const int64_t j = i / N, n = i % N;
     const int64_t begin = args.offsets.defined() ? args.offsets.data<int32_t>()[j] : 0;
@@ -65,8 +66,8 @@ void LinearWeightGradient(const kernels::LinearWeightGradientArgs& args, Context
     double* dw = args.dw.data<double>() + i * K;
     if (!args.accumulate) std::fill_n(dw, K, 0.0);
     for (int64_t r = begin; r < end; ++r) {
-      const double* x = args.x.data<double>() + r * K;
-      const double dy = args.dy.data<double>()[r * N + n];
+      const double* x = all_x + r * K;
+      const double dy = all_dy[r * N + n];
       for (int64_t k = 0; k < K; ++k) dw[k] += dy * x[k];
     }
   });
