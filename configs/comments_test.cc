@@ -113,9 +113,11 @@ TEST(Comments, TellTheDefaultsAndRangesThatHold) {
   ASSERT_TRUE(files.ParseFromIstream(&stream));
   DescriptorPool pool;
   for (const FileDescriptorProto& file : files.file()) ASSERT_NE(pool.BuildFile(file), nullptr);
-  const Descriptor* root = pool.FindMessageTypeByName("moebius.RunConfig");
-  ASSERT_NE(root, nullptr);
-  EXPECT_GT(CheckComments(root, ""), 60);
+  const Descriptor* run = pool.FindMessageTypeByName("moebius.RunConfig");
+  const Descriptor* cluster = pool.FindMessageTypeByName("moebius.ClusterConfig");
+  ASSERT_TRUE(run != nullptr && cluster != nullptr);
+  EXPECT_GT(CheckComments(run, ""), 60);
+  EXPECT_GT(CheckComments(cluster, ""), 25);
 }
 
 }  // namespace

@@ -79,6 +79,12 @@ void FindByName(const Descriptor* message, const std::string& name, const std::s
   }
 }
 
+// The config that `message` is a part of.
+const Descriptor* RootOf(const Descriptor* message) {
+  const Descriptor* cluster = message->file()->FindMessageTypeByName("ClusterConfig");
+  return cluster != nullptr ? cluster : RunConfig::descriptor();
+}
+
 void FillDefault(Message* message, const FieldDescriptor* field) {
   const Reflection* reflection = message->GetReflection();
   switch (field->cpp_type()) {
@@ -136,7 +142,7 @@ std::string JoinPath(const std::string& base, const std::string& name) {
 
 std::string NoSuchField(const Descriptor* message, const std::string& name) {
   std::vector<std::string> elsewhere;
-  FindByName(RunConfig::descriptor(), name, "", &elsewhere);
+  FindByName(RootOf(message), name, "", &elsewhere);
   if (!elsewhere.empty()) {
     return absl::StrCat("no such field here, did you mean \"", absl::StrJoin(elsewhere, "\" or \""),
                         "\"?");

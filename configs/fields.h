@@ -18,8 +18,8 @@ std::string WithoutIndices(const std::string& path);
 // "base.name", or "name" when base is empty.
 std::string JoinPath(const std::string& base, const std::string& name);
 
-// A sentence about the unknown field `name` of `message`: fields of that name elsewhere in
-// RunConfig, else the closest name (by edit distance) in the same message, else what there is.
+// A sentence about the unknown field `name` of `message`: fields of that name elsewhere in the
+// config, else the closest name (by edit distance) in the same message, else what there is.
 std::string NoSuchField(const google::protobuf::Descriptor* message, const std::string& name);
 
 // A sentence about the unknown value `value` of an enum.

@@ -14,7 +14,11 @@ constexpr double kMaxSteps = 1e9;
 constexpr double kMaxBytes = 1LL << 50;
 constexpr double kMoreThan0 = std::numeric_limits<double>::min();
 
-// Every number but the seeds, of which any is good.
+constexpr double kMaxRanks = 1 << 20;
+constexpr double kMaxFlops = 1e18;
+constexpr double kMaxBandwidth = 1e16;
+
+// Every number of a RunConfig but the seeds, of which any is good; then those of a ClusterConfig.
 constexpr Range kRanges[] = {
     {"run.threads_per_rank", 0, 4096},
     {"run.deadline_seconds", kMoreThan0, 86400},
@@ -70,6 +74,28 @@ constexpr Range kRanges[] = {
     {"optimizer.clip_norm", 0, kMaxSteps},
     {"checkpoint.interval_steps", 0, kMaxSteps},
     {"checkpoint.keep_last", 1, 1e6},
+    {"ranks", 1, kMaxRanks},
+    {"ranks_per_node", 1, kMaxRanks},
+    {"device.memory_bytes", 0, 1LL << 60},
+    {"device.fp64_flops", 0, kMaxFlops},
+    {"device.fp32_flops", 0, kMaxFlops},
+    {"device.bf16_flops", 0, kMaxFlops},
+    {"device.memory_bandwidth", 1, kMaxBandwidth},
+    {"device.product_efficiency", kMoreThan0, 1},
+    {"device.attention_efficiency", kMoreThan0, 1},
+    {"device.bandwidth_efficiency", kMoreThan0, 1},
+    {"device.op_seconds", 0, 1},
+    {"device.reduction_bandwidth", 0, kMaxBandwidth},
+    {"device.chunk_elements", 1, 1LL << 40},
+    {"device.ops.seconds", 0, 1},
+    {"device.ops.seconds_per_flop", 0, 1},
+    {"device.ops.seconds_per_byte", 0, 1},
+    {"within_node.bandwidth", 1, kMaxBandwidth},
+    {"within_node.efficiency", kMoreThan0, 1},
+    {"within_node.latency_seconds", 0, 10},
+    {"between_nodes.bandwidth", 1, kMaxBandwidth},
+    {"between_nodes.efficiency", kMoreThan0, 1},
+    {"between_nodes.latency_seconds", 0, 10},
 };
 
 }  // namespace

@@ -1,5 +1,7 @@
-// What rules are written with (validate.cc, validate_parallel.cc).
+// What rules are written with (validate.cc, validate_parallel.cc, cluster.cc).
 #pragma once
+
+#include <google/protobuf/message.h>
 
 #include <cstdint>
 #include <string>
@@ -10,6 +12,9 @@
 namespace moebius {
 
 using Errors = std::vector<ConfigError>;
+
+// What is missing or out of range in `message`, which stands at `base`, and below.
+void CheckFields(const google::protobuf::Message& message, const std::string& base, Errors* errors);
 
 void Require(bool holds, const std::string& path, const std::string& message, Errors* errors);
 

@@ -56,7 +56,8 @@ void CheckField(const Message& message, const FieldDescriptor* field, const std:
       {path, absl::StrCat(FormatNumber(*value), " is out of range, must be ", range->Describe())});
 }
 
-// What is missing or out of range in `message` and below.
+}  // namespace
+
 void CheckFields(const Message& message, const std::string& base, Errors* errors) {
   const Reflection* reflection = message.GetReflection();
   for (int i = 0; i < message.GetDescriptor()->field_count(); ++i) {
@@ -76,6 +77,8 @@ void CheckFields(const Message& message, const std::string& base, Errors* errors
     }
   }
 }
+
+namespace {
 
 // ---- Consistency -------------------------------------------------------------------------------
 
