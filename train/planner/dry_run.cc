@@ -55,13 +55,16 @@ RankMemory MemoryOf(const Arena& device, const Arena& messages) {
 }
 
 absl::StatusOr<RankMemory> DryRun(const RunConfig& config, int64_t tokenizer_vocab_size, int rank,
-                                  int num_ranks, const DryRunObservers& observers) {
+                                  int num_ranks, const DryRunObservers& observers,
+                                  const DryRunDevice& device) {
   Arena messages("messages", kMeta);
   DryCommunicator world(rank, num_ranks, {.messages = messages, .observer = observers.calls});
   ASSIGN_OR_RETURN(
       const std::unique_ptr<StepEngine> engine,
-      StepEngine::Create(config, tokenizer_vocab_size, world,
-                         {.device = kMeta, .observer = observers.work}, observers.plan));
+      StepEngine::Create(
+          config, tokenizer_vocab_size, world,
+          {.device = kMeta, .observer = observers.work, .chunk_elements = device.chunk_elements},
+          observers.plan));
   engine->Step(1, MicroBatchesOf(*engine));
   return MemoryOf(engine->context().arena(), messages);
 }

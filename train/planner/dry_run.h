@@ -33,10 +33,16 @@ struct DryRunObservers {
   PlanObserver* plan = nullptr;
 };
 
+// What of the device a dry run depends on.
+struct DryRunDevice {
+  int64_t chunk_elements = Context::Options{}.chunk_elements;
+};
+
 // The first step of `rank`, of `num_ranks`. Routing is taken to be even. InvalidArgument names the
 // field that does not fit. REQUIRES: the config is valid for so many ranks.
 absl::StatusOr<RankMemory> DryRun(const RunConfig& config, int64_t tokenizer_vocab_size, int rank,
-                                  int num_ranks, const DryRunObservers& observers = {});
+                                  int num_ranks, const DryRunObservers& observers = {},
+                                  const DryRunDevice& device = {});
 
 // What the arenas of a rank say of a step that has run.
 RankMemory MemoryOf(const Arena& device, const Arena& messages);

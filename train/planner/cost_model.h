@@ -1,0 +1,61 @@
+// How long a rank's ops and exchanges take on a described cluster. An op takes
+//   seconds + flops / rate + bytes / bandwidth,
+// the numbers being the op's own if the cluster file has them, else the device's. An exchange takes
+//   latency x steps + the longer of (bytes within the node / its bandwidth, bytes that leave the
+//   node / its bandwidth)
+// of the bytes that this rank sends, or receives, directly or as its node's share: where a group
+// has m ranks on each of several nodes, what is gathered enters a node once, a part through the
+// link of each of the m ranks, and goes round within the node.
+// Immutable, so thread-safe.
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "configs/cluster.pb.h"
+#include "configs/run.pb.h"
+#include "core/base/status.h"
+#include "core/tensor/work.h"
+#include "parallel/call.h"
+
+namespace moebius {
+
+struct ExchangeCost {
+  double seconds = 0;
+  bool leaves_node = false;  // which of a rank's two links is busy meanwhile
+};
+
+class CostModel {
+ public:
+  // InvalidArgument if the device has no peak for `compute`.
+  static absl::StatusOr<CostModel> Create(const ClusterConfig& cluster,
+                                          PrecisionConfig::Compute compute);
+
+  double SecondsOf(const Work& work) const;
+
+  // Of `call` by `rank` among `members` (ranks of the world; `rank` is one of them).
+  ExchangeCost CostOf(const Call& call, const std::vector<int>& members, int rank) const;
+
+  // Of `bytes` from one rank to another.
+  double SecondsOfMessage(double bytes, int from, int to) const;
+
+  // Of products in the run's format, FLOP/s.
+  double peak_flops() const { return PeakOf(compute_); }
+  bool overlaps_exchange() const { return cluster_.overlaps_exchange(); }
+  const ClusterConfig& cluster() const { return cluster_; }
+
+ private:
+  CostModel(const ClusterConfig& cluster, PrecisionConfig::Compute compute);
+
+  double PeakOf(PrecisionConfig::Compute compute) const;
+  double PeakOf(DType dtype) const;
+  int NodeOf(int rank) const;
+  double SecondsOf(const LinkConfig& link, double bytes) const;
+
+  const ClusterConfig cluster_;
+  const PrecisionConfig::Compute compute_;
+  std::map<std::string, OpConfig> ops_;  // of this precision
+};
+
+}  // namespace moebius

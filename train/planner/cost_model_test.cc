@@ -1,0 +1,135 @@
+#include "train/planner/cost_model.h"
+
+#include <gtest/gtest.h>
+
+#include "core/base/check.h"
+
+namespace moebius {
+namespace {
+
+// Round numbers: a product of 1e9 FLOPs and 1e6 bytes takes 2 ms + 1 ms + 0.1 ms.
+ClusterConfig RoundCluster() {
+  ClusterConfig cluster;
+  cluster.set_ranks(16);
+  cluster.set_ranks_per_node(4);
+  DeviceConfig* device = cluster.mutable_device();
+  device->set_name("round");
+  device->set_fp32_flops(1e12);
+  device->set_bf16_flops(4e12);
+  device->set_memory_bandwidth(2e9);
+  device->set_product_efficiency(0.5);
+  device->set_attention_efficiency(0.25);
+  device->set_bandwidth_efficiency(0.5);
+  device->set_op_seconds(1e-4);
+  cluster.mutable_within_node()->set_bandwidth(4e9);
+  cluster.mutable_within_node()->set_efficiency(0.5);
+  cluster.mutable_within_node()->set_latency_seconds(1e-5);
+  cluster.mutable_between_nodes()->set_bandwidth(1e9);
+  cluster.mutable_between_nodes()->set_efficiency(1);
+  cluster.mutable_between_nodes()->set_latency_seconds(1e-4);
+  cluster.set_overlaps_exchange(true);
+  return cluster;
+}
+
+CostModel Model(const ClusterConfig& cluster,
+                PrecisionConfig::Compute compute = PrecisionConfig::FP32) {
+  const absl::StatusOr<CostModel> model = CostModel::Create(cluster, compute);
+  CHECK(model.ok()) << model.status();
+  return *model;
+}
+
+std::vector<int> Ranks(int begin, int end, int stride = 1) {
+  std::vector<int> ranks;
+  for (int rank = begin; rank < end; rank += stride) ranks.push_back(rank);
+  return ranks;
+}
+
+Call CallOf(Collective collective, int64_t bytes, int root = 0) {
+  return {.collective = collective, .root = root, .bytes = bytes};
+}
+
+TEST(CostModel, AnOpTakesFixedTimeOperationsAndBytes) {
+  const CostModel model = Model(RoundCluster());
+  Work product{.op = "linear", .kind = Work::Kind::kProduct, .flops = 1e9, .bytes = 1000000};
+  EXPECT_DOUBLE_EQ(model.SecondsOf(product), 1e-4 + 2e-3 + 1e-3);
+  product.dtype = DType::kBF16;
+  EXPECT_DOUBLE_EQ(model.SecondsOf(product), 1e-4 + 5e-4 + 1e-3);
+  product.kind = Work::Kind::kAttention;
+  EXPECT_DOUBLE_EQ(model.SecondsOf(product), 1e-4 + 1e-3 + 1e-3);
+  EXPECT_DOUBLE_EQ(model.SecondsOf({.op = "add", .bytes = 3000000}), 1e-4 + 3e-3);
+}
+
+TEST(CostModel, AMeasuredOpOverrulesTheDeviceInItsPrecision) {
+  ClusterConfig cluster = RoundCluster();
+  OpConfig* op = cluster.mutable_device()->add_ops();
+  op->set_name("linear");
+  op->set_compute(PrecisionConfig::FP32);
+  op->set_seconds(1e-6);
+  op->set_seconds_per_flop(1e-12);
+  op->set_seconds_per_byte(1e-9);
+  const Work work{.op = "linear", .flops = 1e9, .bytes = 1000, .groups = 3};
+  EXPECT_DOUBLE_EQ(Model(cluster).SecondsOf(work), 3e-6 + 1e-3 + 1e-6);
+  EXPECT_GT(Model(cluster, PrecisionConfig::BF16).SecondsOf(work), 1e-4);
+}
+
+TEST(CostModel, ADeviceWithoutThePrecisionIsRefused) {
+  const absl::Status status = CostModel::Create(RoundCluster(), PrecisionConfig::FP64).status();
+  EXPECT_EQ(status.message(),
+            "precision.compute: FP64 has no peak on the device \"round\", use another or give the "
+            "device its peak");
+}
+
+// 4 MB: 2e9 bytes a second within the node.
+TEST(CostModel, GroupsOfOneNodeUseItsLink) {
+  const CostModel model = Model(RoundCluster());
+  const auto seconds = [&](Collective collective) {
+    const ExchangeCost cost = model.CostOf(CallOf(collective, 4000000), Ranks(4, 8), 5);
+    EXPECT_FALSE(cost.leaves_node);
+    return cost.seconds;
+  };
+  EXPECT_DOUBLE_EQ(seconds(Collective::kAllGather), 1e-5 + 3 * 4e6 / 2e9);
+  EXPECT_DOUBLE_EQ(seconds(Collective::kReduceScatter), 1e-5 + 3 * 1e6 / 2e9);
+  EXPECT_DOUBLE_EQ(seconds(Collective::kAllReduce), 2e-5 + 2 * 3 * 1e6 / 2e9);
+  EXPECT_DOUBLE_EQ(seconds(Collective::kAllToAllV), 1e-5 + 3 * 1e6 / 2e9);
+  EXPECT_DOUBLE_EQ(seconds(Collective::kBroadcast), 1e-5 + 4e6 / 2e9);
+  EXPECT_DOUBLE_EQ(seconds(Collective::kBarrier), 1e-5);
+  EXPECT_DOUBLE_EQ(seconds(Collective::kSend), 0);
+}
+
+// 16 ranks on 4 nodes: what is gathered enters a node once, a quarter through each rank's link.
+TEST(CostModel, GroupsOverNodesShareWhatEntersANode) {
+  const CostModel model = Model(RoundCluster());
+  const auto cost = [&](Collective collective, const std::vector<int>& members) {
+    return model.CostOf(CallOf(collective, 16000000), members, 0);
+  };
+  const std::vector<int> all = Ranks(0, 16);
+  EXPECT_TRUE(cost(Collective::kAllGather, all).leaves_node);
+  // Within: 12 shares of 16 MB at 2e9; between: 3 of them at 1e9.
+  EXPECT_DOUBLE_EQ(cost(Collective::kAllGather, all).seconds, 1e-4 + 12 * 16e6 / 2e9);
+  EXPECT_DOUBLE_EQ(cost(Collective::kReduceScatter, all).seconds, 1e-4 + 12 * 1e6 / 2e9);
+  // Tokens go to each rank by themselves: 12 of 16 parts leave the node.
+  EXPECT_DOUBLE_EQ(cost(Collective::kAllToAllV, all).seconds, 1e-4 + 12e6 / 1e9);
+  // One rank of each node: everything leaves it.
+  EXPECT_DOUBLE_EQ(cost(Collective::kAllGather, Ranks(0, 16, 4)).seconds, 1e-4 + 3 * 16e6 / 1e9);
+}
+
+TEST(CostModel, AMessageIsPaidByItsReceiver) {
+  const CostModel model = Model(RoundCluster());
+  const ExchangeCost near = model.CostOf(CallOf(Collective::kReceive, 2000000, 1), Ranks(0, 8), 0);
+  EXPECT_DOUBLE_EQ(near.seconds, 1e-5 + 1e-3);
+  const ExchangeCost far = model.CostOf(CallOf(Collective::kReceive, 2000000, 4), Ranks(0, 8), 0);
+  EXPECT_DOUBLE_EQ(far.seconds, 1e-4 + 2e-3);
+  EXPECT_TRUE(far.leaves_node);
+  EXPECT_DOUBLE_EQ(model.SecondsOfMessage(2e6, 3, 4), 1e-4 + 2e-3);
+}
+
+TEST(CostModel, AddingUpTakesTimeWhereTheDeviceSaysSo) {
+  ClusterConfig cluster = RoundCluster();
+  cluster.mutable_device()->set_reduction_bandwidth(1e9);
+  const Call call = CallOf(Collective::kAllReduce, 4000000);
+  EXPECT_DOUBLE_EQ(Model(cluster).CostOf(call, Ranks(0, 4), 0).seconds,
+                   Model(RoundCluster()).CostOf(call, Ranks(0, 4), 0).seconds + 4e-3);
+}
+
+}  // namespace
+}  // namespace moebius

@@ -1,0 +1,45 @@
+// Which layout trains a model fastest on a cluster: legal layouts, each planned by a dry run, those
+// that do not fit the device left out.
+//
+// Sizes of axes are tried all, each with the first policy that fits (from none to full recompute,
+// from whole to sharded parameters), one sequence a micro-batch. Around the best of them schedules,
+// virtual stages, micro-batch sizes, recompute and ZeRO stages are varied one at a time, for as
+// long as that helps. Left out as never worth it: tensor or expert-tensor groups that span nodes.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "configs/run.pb.h"
+#include "core/base/status.h"
+#include "train/planner/cost_model.h"
+#include "train/planner/step_time.h"
+
+namespace moebius {
+
+struct SearchOptions {
+  int keep = 10;        // layouts to return
+  int refine = 12;      // sizes of axes whose policies are varied
+  int num_threads = 1;  // that plan
+};
+
+struct Candidate {
+  RunConfig config;  // its `parallel` and train.micro_batch_size are those of the layout
+  StepPlan plan;
+};
+
+struct SearchResult {
+  std::vector<Candidate> best = {};  // most tokens a second first
+  int64_t num_legal = 0;             // sizes of axes that the rules allow
+  int64_t num_fitting = 0;           // of these, those that fit under some policy
+  int64_t num_planned = 0;           // dry runs
+};
+
+// `config` gives everything but the layout; its results are those of every candidate. Equal inputs
+// give equal results, whatever the number of threads. InvalidArgument, with the smallest peak that
+// was found, if nothing fits.
+absl::StatusOr<SearchResult> SearchLayouts(const RunConfig& config, int64_t tokenizer_vocab_size,
+                                           int num_ranks, const CostModel& cost,
+                                           const SearchOptions& options = {});
+
+}  // namespace moebius

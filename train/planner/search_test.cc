@@ -1,0 +1,101 @@
+#include "train/planner/search.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "configs/validate.h"
+#include "core/base/check.h"
+#include "tests/testing/tiny_session.h"
+
+namespace moebius {
+namespace {
+
+constexpr int64_t kVocabulary = 257;
+
+CostModel Cost(int64_t memory_bytes) {
+  ClusterConfig cluster;
+  cluster.set_ranks(4);
+  cluster.set_ranks_per_node(2);
+  DeviceConfig* device = cluster.mutable_device();
+  device->set_memory_bytes(memory_bytes);
+  device->set_fp64_flops(1e9);
+  device->set_memory_bandwidth(1e9);
+  device->set_product_efficiency(1);
+  device->set_attention_efficiency(1);
+  device->set_bandwidth_efficiency(1);
+  for (LinkConfig* link : {cluster.mutable_within_node(), cluster.mutable_between_nodes()}) {
+    link->set_bandwidth(1e9);
+    link->set_efficiency(1);
+    link->set_latency_seconds(1e-6);
+  }
+  const absl::StatusOr<CostModel> model = CostModel::Create(cluster, PrecisionConfig::FP64);
+  CHECK(model.ok()) << model.status();
+  return *model;
+}
+
+RunConfig Config() { return TinyConfig({"train.global_batch_size=16", "model.num_layers=4"}); }
+
+absl::StatusOr<SearchResult> Search(int64_t memory_bytes, int num_threads = 1) {
+  return SearchLayouts(Config(), kVocabulary, 4, Cost(memory_bytes),
+                       {.keep = 6, .refine = 4, .num_threads = num_threads});
+}
+
+TEST(SearchLayouts, ReturnsLegalLayoutsFastestFirst) {
+  const absl::StatusOr<SearchResult> result = Search(0);
+  ASSERT_TRUE(result.ok()) << result.status();
+  ASSERT_EQ(result->best.size(), 6);
+  EXPECT_EQ(result->num_fitting, result->num_legal);
+  EXPECT_GE(result->num_planned, result->num_legal);
+  double last = 0;
+  for (const Candidate& candidate : result->best) {
+    EXPECT_TRUE(FindErrors(candidate.config).empty());
+    EXPECT_TRUE(ValidateLayout(candidate.config, 4).ok());
+    EXPECT_LE(candidate.config.parallel().tensor_size(), 2) << "spans nodes";
+    EXPECT_GE(candidate.plan.seconds, last);
+    last = candidate.plan.seconds;
+  }
+}
+
+TEST(SearchLayouts, NoLayoutThatItKnowsIsFasterThanItsFirst) {
+  const absl::StatusOr<SearchResult> result = Search(0);
+  ASSERT_TRUE(result.ok()) << result.status();
+  RunConfig plain = Config();
+  plain.mutable_parallel()->set_zero_stage(1);
+  const absl::StatusOr<StepPlan> plan = PlanStep(plain, kVocabulary, 4, Cost(0));
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_LE(result->best.front().plan.seconds, plan->seconds * (1 + 1e-9));
+}
+
+TEST(SearchLayouts, LeavesOutWhatDoesNotFit) {
+  const absl::StatusOr<SearchResult> all = Search(0);
+  ASSERT_TRUE(all.ok()) << all.status();
+  const int64_t limit = all->best.front().plan.peak_bytes() * 3 / 4;
+  const absl::StatusOr<SearchResult> result = Search(limit);
+  ASSERT_TRUE(result.ok()) << result.status();
+  for (const Candidate& candidate : result->best) {
+    EXPECT_LE(candidate.plan.peak_bytes(), limit);
+  }
+  EXPECT_GE(result->best.front().plan.seconds, all->best.front().plan.seconds);
+}
+
+TEST(SearchLayouts, SaysHowMuchIsNeededWhereNothingFits) {
+  const absl::Status status = Search(1000).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_NE(status.message().find("fits the 1000 bytes of a device on 4 ranks"), std::string::npos)
+      << status;
+}
+
+TEST(SearchLayouts, ThreadsChangeNothing) {
+  const absl::StatusOr<SearchResult> one = Search(0, 1), three = Search(0, 3);
+  ASSERT_TRUE(one.ok() && three.ok());
+  ASSERT_EQ(one->best.size(), three->best.size());
+  for (size_t i = 0; i < one->best.size(); ++i) {
+    EXPECT_EQ(one->best[i].config.SerializeAsString(), three->best[i].config.SerializeAsString());
+    EXPECT_EQ(one->best[i].plan.seconds, three->best[i].plan.seconds);
+  }
+  EXPECT_EQ(one->num_planned, three->num_planned);
+}
+
+}  // namespace
+}  // namespace moebius

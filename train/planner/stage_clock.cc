@@ -1,0 +1,70 @@
+#include "train/planner/stage_clock.h"
+
+#include <algorithm>
+
+#include "core/base/check.h"
+
+namespace moebius {
+
+RankTime& RankTime::operator+=(const RankTime& other) {
+  compute += other.compute;
+  exchange += other.exchange;
+  return *this;
+}
+
+RankTime& RankTime::operator-=(const RankTime& other) { return *this += -1.0 * other; }
+
+RankTime operator*(double factor, const RankTime& time) {
+  return {factor * time.compute, factor * time.exchange};
+}
+
+void StageClock::Observe(const Work& work) {
+  const double seconds = cost_.SecondsOf(work);
+  total_.compute += seconds;
+  OpTime& op = ops_[work.op];
+  op.count += 1;
+  op.seconds += seconds;
+  op.flops += work.flops;
+}
+
+int64_t StageClock::Started(const Call& call, const std::vector<int>& members) {
+  const ExchangeCost cost = cost_.CostOf(call, members, rank_);
+  Exchange exchange{.name = NameOf(call.collective), .seconds = cost.seconds};
+  if (cost_.overlaps_exchange()) {
+    double& free = link_free_[cost.leaves_node ? 1 : 0];
+    free = std::max(free, total_.total()) + cost.seconds;
+    exchange.end = free;
+  }
+  exchanges_.push_back(exchange);
+  ops_[exchange.name].count += 1;
+  return std::ssize(exchanges_) - 1;
+}
+
+void StageClock::Waited(int64_t call) {
+  CHECK(call >= 0 && call < std::ssize(exchanges_)) << "no such call: " << call;
+  const Exchange& exchange = exchanges_[call];
+  const double waited =
+      cost_.overlaps_exchange() ? std::max(exchange.end - total_.total(), 0.0) : exchange.seconds;
+  total_.exchange += waited;
+  ops_[exchange.name].seconds += waited;
+}
+
+void StageClock::PlanBegins(const PipelinePlan& plan) { plans_.push_back({.plan = plan}); }
+
+void StageClock::ActionBegins(const Action& /*action*/) { action_begin_ = total_; }
+
+void StageClock::ActionEnds(const Action& action) {
+  RankTime time = total_;
+  time -= action_begin_;
+  plans_.back().actions[action] = time;
+}
+
+RankTime StageClock::outside() const {
+  RankTime outside = total_;
+  for (const PlanTimes& plan : plans_) {
+    for (const auto& [action, time] : plan.actions) outside -= time;
+  }
+  return outside;
+}
+
+}  // namespace moebius

@@ -1,0 +1,85 @@
+// Lets the step of one rank pass on a clock, while it runs dry: ops take time as they are told,
+// exchanges occupy a link from their start, and a wait lasts until its exchange is done. What
+// computation hides is thus what the training code hides, by the order of its calls.
+//
+// A rank has two links, within its node and out of it, each with one exchange at a time. On a
+// cluster that does not overlap, an exchange takes its time where it is waited for.
+//
+//   StageClock clock(cost, rank);
+//   DryRun(config, vocab_size, rank, num_ranks, {&clock, &clock, &clock});
+#pragma once
+
+#include <array>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/tensor/work.h"
+#include "parallel/dry_communicator.h"
+#include "parallel/pipeline/executor.h"
+#include "train/planner/cost_model.h"
+
+namespace moebius {
+
+// Seconds of a rank.
+struct RankTime {
+  double compute = 0;
+  double exchange = 0;  // that it waited for, not what computation hid
+
+  double total() const { return compute + exchange; }
+  RankTime& operator+=(const RankTime& other);
+  RankTime& operator-=(const RankTime& other);
+};
+RankTime operator*(double factor, const RankTime& time);
+
+struct OpTime {
+  int64_t count = 0;
+  double seconds = 0;
+  double flops = 0;
+};
+
+class StageClock final : public WorkObserver, public CallObserver, public PlanObserver {
+ public:
+  // `cost` outlives the clock.
+  StageClock(const CostModel& cost, int rank) : cost_(cost), rank_(rank) {}
+
+  void Observe(const Work& work) override;
+  int64_t Started(const Call& call, const std::vector<int>& members) override;
+  void Waited(int64_t call) override;
+  void PlanBegins(const PipelinePlan& plan) override;
+  void ActionBegins(const Action& action) override;
+  void ActionEnds(const Action& action) override;
+  void PlanEnds() override {}
+
+  // A pipeline plan that the step has run, and what its computing actions took.
+  struct PlanTimes {
+    PipelinePlan plan = {};
+    std::map<Action, RankTime> actions = {};
+  };
+  const std::vector<PlanTimes>& plans() const { return plans_; }
+
+  RankTime total() const { return total_; }
+  RankTime outside() const;  // of all that is no action of a plan
+
+  // By name of the op or the collective; of exchanges, what was waited for.
+  const std::map<std::string, OpTime>& ops() const { return ops_; }
+
+ private:
+  struct Exchange {
+    const char* name = "";
+    double seconds = 0;
+    double end = 0;
+  };
+
+  const CostModel& cost_;
+  const int rank_;
+  RankTime total_;
+  std::array<double, 2> link_free_ = {};  // within the node, between nodes: when it is
+  std::vector<Exchange> exchanges_;       // by number
+  std::vector<PlanTimes> plans_;
+  RankTime action_begin_;  // total_, when the action that runs began
+  std::map<std::string, OpTime> ops_;
+};
+
+}  // namespace moebius

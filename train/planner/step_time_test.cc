@@ -1,0 +1,129 @@
+#include "train/planner/step_time.h"
+
+#include <gtest/gtest.h>
+
+#include "core/base/check.h"
+#include "model/spec.h"
+#include "tests/testing/tiny_session.h"
+
+namespace moebius {
+namespace {
+
+constexpr int64_t kVocabulary = 257;
+
+// `latency`: of an exchange, in seconds.
+CostModel Cost(double latency = 0) {
+  ClusterConfig cluster;
+  cluster.set_ranks(8);
+  cluster.set_ranks_per_node(4);
+  DeviceConfig* device = cluster.mutable_device();
+  device->set_fp64_flops(1e9);
+  device->set_memory_bandwidth(1e9);
+  device->set_product_efficiency(1);
+  device->set_attention_efficiency(1);
+  device->set_bandwidth_efficiency(1);
+  for (LinkConfig* link : {cluster.mutable_within_node(), cluster.mutable_between_nodes()}) {
+    link->set_bandwidth(1e9);
+    link->set_efficiency(1);
+    link->set_latency_seconds(latency);
+  }
+  cluster.set_overlaps_exchange(true);
+  const absl::StatusOr<CostModel> model = CostModel::Create(cluster, PrecisionConfig::FP64);
+  CHECK(model.ok()) << model.status();
+  return *model;
+}
+
+StepPlan Plan(const RunConfig& config, int num_ranks, double latency = 0, bool is_quick = false) {
+  const auto plan = PlanStep(config, kVocabulary, num_ranks, Cost(latency), {.is_quick = is_quick});
+  CHECK(plan.ok()) << plan.status();
+  return *plan;
+}
+
+double FlopsOf(const StepPlan& plan, const std::vector<const char*>& ops) {
+  double flops = 0;
+  for (const char* op : ops) flops += plan.stages[0].ops.at(op).flops;
+  return flops;
+}
+
+// Operations that ran dry are those that MFU counts.
+TEST(PlanStep, CountsThreeForwardsInProducts) {
+  const RunConfig config = TinyConfig({});
+  const StepPlan plan = Plan(config, 1);
+  const int64_t S = config.train().sequence_length();
+  const ModelSpec model = *ModelSpec::FromProto(config.model(), kVocabulary);
+  const double attention =
+      2.0 * static_cast<double>(S * model.num_heads * model.head_dim * model.num_layers);
+  const double products = model.ForwardFlopsPerToken(S) - attention;
+  EXPECT_NEAR(FlopsOf(plan, {"linear", "linear.gradient", "linear.weight_gradient"}),
+              3 * products * plan.tokens, 1e-9 * products * plan.tokens);
+  // A query sees itself too; backward has five products to forward's two.
+  const double seen = static_cast<double>(S + 1) / static_cast<double>(S);
+  EXPECT_NEAR(FlopsOf(plan, {"attention"}), seen * attention * plan.tokens, 1);
+  EXPECT_NEAR(FlopsOf(plan, {"attention.gradient"}), 2.5 * seen * attention * plan.tokens, 1);
+  EXPECT_DOUBLE_EQ(plan.model_flops, 3 * model.ForwardFlopsPerToken(S) * plan.tokens);
+}
+
+TEST(PlanStep, OneRankComputesAllTheTime) {
+  const StepPlan plan = Plan(TinyConfig({}), 1);
+  ASSERT_EQ(plan.stages.size(), 1);
+  const StagePlan& stage = plan.stages[0];
+  EXPECT_NEAR(plan.seconds, stage.micro_batches.compute + stage.rest.compute, 1e-9 * plan.seconds);
+  EXPECT_EQ(stage.micro_batches.exchange + stage.rest.exchange, 0);
+  EXPECT_NEAR(stage.bubble, 0, 1e-9 * plan.seconds);
+  EXPECT_GT(stage.rest.compute, 0);
+  EXPECT_GT(plan.peak_bytes(), 0);
+}
+
+TEST(PlanStep, ExchangesTakeTime) {
+  const RunConfig config = TinyConfig({"parallel.expert_size=2"});
+  const StepPlan fast = Plan(config, 2), slow = Plan(config, 2, 1);
+  // Two exchanges forward and two backward in each of two layers and micro-batches, at least.
+  EXPECT_GT(slow.seconds, fast.seconds + 16);
+  EXPECT_GT(slow.stages[0].micro_batches.exchange, 16);
+  EXPECT_DOUBLE_EQ(slow.stages[0].micro_batches.compute, fast.stages[0].micro_batches.compute);
+}
+
+TEST(PlanStep, StagesWaitForEachOther) {
+  const RunConfig config = TinyConfig({"parallel.pipeline_size=2", "train.global_batch_size=16"});
+  const StepPlan plan = Plan(config, 2);
+  ASSERT_EQ(plan.stages.size(), 2);
+  ASSERT_EQ(plan.timeline.stages.size(), 2);
+  for (const StagePlan& stage : plan.stages) {
+    EXPECT_GE(stage.bubble, 0);
+    EXPECT_NEAR(plan.seconds, stage.micro_batches.total() + stage.rest.total() + stage.bubble,
+                1e-9 * plan.seconds);
+  }
+  EXPECT_GT(plan.stages[0].bubble + plan.stages[1].bubble, 0);
+  // Half of the layers each, and one of them the head.
+  EXPECT_GT(plan.stages[1].micro_batches.compute, plan.stages[0].micro_batches.compute);
+  EXPECT_EQ(plan.slowest_stage, 1);
+}
+
+// Many micro-batches run dry a few times, and stand for all.
+TEST(PlanStep, TimeGrowsWithTheMicroBatches) {
+  const auto seconds = [](int batch, bool is_quick) {
+    const RunConfig config = TinyConfig({absl::StrCat("train.global_batch_size=", batch)});
+    return Plan(config, 1, 0, is_quick).seconds;
+  };
+  const double of_one = (seconds(8, false) - seconds(4, false)) / 4;
+  EXPECT_NEAR(seconds(64, false), seconds(4, false) + 60 * of_one, 1e-6);
+  EXPECT_NEAR(seconds(64, true), seconds(64, false), 1e-6);
+}
+
+TEST(PlanStep, AQuickPlanOfAlikeStagesIsTheSame) {
+  const RunConfig config =
+      TinyConfig({"parallel.pipeline_size=4", "model.num_layers=4", "train.global_batch_size=32"});
+  const StepPlan plan = Plan(config, 4), quick = Plan(config, 4, 0, true);
+  EXPECT_NEAR(quick.seconds, plan.seconds, 1e-6 * plan.seconds);
+  EXPECT_EQ(quick.peak_bytes(), plan.peak_bytes());
+}
+
+TEST(PlanStep, RefusesAnIllegalSchedule) {
+  const RunConfig config =
+      TinyConfig({"parallel.pipeline_size=2", "parallel.pipeline_schedule=ZB_V"});
+  EXPECT_EQ(PlanStep(config, kVocabulary, 2, Cost()).status().code(),
+            absl::StatusCode::kInvalidArgument);
+}
+
+}  // namespace
+}  // namespace moebius
