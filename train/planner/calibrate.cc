@@ -68,7 +68,7 @@ absl::StatusOr<RunConfig> ModelOf(const std::vector<std::string>& variant,
 absl::Status TimeOps(const RunConfig& config, int num_threads, Communicator& world,
                      Samples* samples) {
   constexpr int kFewestSteps = 3;
-  constexpr std::chrono::duration<double> kShortest{0.25};
+  constexpr std::chrono::duration<double> kShortest{0.5};
   OpTimer timer;
   const std::unique_ptr<Communicator> alone = world.Split({world.rank()}, "alone");
   ASSIGN_OR_RETURN(

@@ -16,24 +16,24 @@ void OpTimer::Observe(const Work& work) {
 void OpTimer::Stop() {
   if (!running_) return;
   const std::chrono::duration<double> time = Clock::now() - started_;
-  seconds_[*running_].push_back(time.count());
+  Time& sum = times_[*running_];
+  sum.seconds += time.count();
+  ++sum.count;
   running_.reset();
 }
 
 void OpTimer::Clear() {
   running_.reset();
-  seconds_.clear();
+  times_.clear();
 }
 
 std::map<std::string, std::vector<OpSample>> OpTimer::Samples() const {
   constexpr double kShortest = 1e-9;
   std::map<std::string, std::vector<OpSample>> samples;
-  for (const auto& [shape, times] : seconds_) {
-    std::vector<double> sorted = times;
-    std::ranges::nth_element(sorted, sorted.begin() + std::ssize(sorted) / 2);
-    const double median = sorted[sorted.size() / 2];
+  for (const auto& [shape, time] : times_) {
+    const double mean = time.seconds / static_cast<double>(time.count);
     samples[shape.op].push_back(
-        {shape.groups, shape.flops, shape.bytes, std::max(median, kShortest)});
+        {shape.groups, shape.flops, shape.bytes, std::max(mean, kShortest)});
   }
   return samples;
 }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <chrono>
+#include <cstdint>
 #include <map>
 #include <optional>
 #include <string>
@@ -19,7 +20,8 @@ class OpTimer final : public WorkObserver {
   void Stop();   // ends the last op; before anything that is no op
   void Clear();  // forgets everything: a warm-up is over
 
-  // By name of the op. What ran several times alike is one sample, of its median time.
+  // By name of the op. What ran several times alike is one sample, of its mean time: what others
+  // take of the machine counts, as it does in a step.
   std::map<std::string, std::vector<OpSample>> Samples() const;
 
  private:
@@ -30,9 +32,14 @@ class OpTimer final : public WorkObserver {
     auto operator<=>(const Shape&) const = default;
   };
 
+  struct Time {
+    double seconds = 0;
+    int64_t count = 0;
+  };
+
   std::optional<Shape> running_;
   Clock::time_point started_;
-  std::map<Shape, std::vector<double>> seconds_;
+  std::map<Shape, Time> times_;
 };
 
 }  // namespace moebius

@@ -9,6 +9,7 @@
 
 #include "configs/validate.h"
 #include "train/pipeline_layout.h"
+#include "train/planner/parameter_count.h"
 
 namespace moebius {
 namespace {
@@ -36,31 +37,6 @@ bool IsLegal(const RunConfig& config, int num_ranks) {
          CheckPipeline(config, num_ranks).ok();
 }
 
-// Parameters of the layers, without norms and routers.
-struct Parameters {
-  double dense = 0;
-  double experts = 0;
-};
-
-Parameters CountParameters(const ModelConfig& model) {
-  const auto D = static_cast<double>(model.hidden_size());
-  const MoeConfig& moe = model.moe();
-  const auto heads =
-      static_cast<double>((model.num_heads() + model.num_kv_heads()) * model.head_dim());
-  const double expert = 3 * D * static_cast<double>(moe.expert_hidden_size());
-  Parameters count;
-  for (int layer = 0; layer < model.num_layers(); ++layer) {
-    count.dense += 2 * D * heads;
-    if (IsMoeLayer(model, layer)) {
-      count.experts += expert * static_cast<double>(moe.num_experts());
-      count.dense += expert * static_cast<double>(moe.num_shared_experts());
-    } else {
-      count.dense += 3 * D * static_cast<double>(model.ffn_hidden_size());
-    }
-  }
-  return count;
-}
-
 // Bytes of a parameter that is `copies` times in a stage: of value, gradient, and two moments.
 double BytesOfParameter(int zero_stage, double copies) {
   constexpr double kValue = 4, kGradient = 4, kStates = 8;
@@ -69,23 +45,24 @@ double BytesOfParameter(int zero_stage, double copies) {
 }
 
 // Less than an average rank needs: a quick no without a dry run.
-double LeastBytes(const RunConfig& config, int num_ranks) {
+double LeastBytes(const RunConfig& config, const ParameterCount& count, int num_ranks) {
   const ParallelConfig& parallel = config.parallel();
-  const Parameters count = CountParameters(config.model());
   const double stage = num_ranks / parallel.pipeline_size();
   const double dense_cut = parallel.tensor_size();
   const double expert_cut = parallel.expert_size() * parallel.expert_tensor_size();
-  return (count.dense / dense_cut * BytesOfParameter(parallel.zero_stage(), stage / dense_cut) +
-          count.experts / expert_cut *
+  return (static_cast<double>(count.dense) / dense_cut *
+              BytesOfParameter(parallel.zero_stage(), stage / dense_cut) +
+          static_cast<double>(count.experts) / expert_cut *
               BytesOfParameter(parallel.zero_stage(), stage / expert_cut)) /
          parallel.pipeline_size();
 }
 
 class Search {
  public:
-  Search(const RunConfig& config, int64_t vocab_size, int num_ranks, const CostModel& cost,
-         const SearchOptions& options)
+  Search(const RunConfig& config, const ModelSpec& model, int64_t vocab_size, int num_ranks,
+         const CostModel& cost, const SearchOptions& options)
       : config_(config),
+        parameters_(CountParameters(model)),
         vocab_size_(vocab_size),
         num_ranks_(num_ranks),
         cost_(cost),
@@ -161,7 +138,7 @@ class Search {
   // Nothing if it is illegal or does not fit.
   std::optional<Candidate> Plan(const RunConfig& config) {
     if (!IsLegal(config, num_ranks_)) return std::nullopt;
-    const double least = LeastBytes(config, num_ranks_);
+    const double least = LeastBytes(config, parameters_, num_ranks_);
     if (memory_ > 0 && least > static_cast<double>(memory_)) {
       NeedsAtLeast(static_cast<int64_t>(least));
       return std::nullopt;
@@ -268,6 +245,7 @@ class Search {
   }
 
   const RunConfig& config_;
+  const ParameterCount parameters_;
   const int64_t vocab_size_;
   const int num_ranks_;
   const CostModel& cost_;
@@ -282,7 +260,9 @@ class Search {
 absl::StatusOr<SearchResult> SearchLayouts(const RunConfig& config, int64_t tokenizer_vocab_size,
                                            int num_ranks, const CostModel& cost,
                                            const SearchOptions& options) {
-  return Search(config, tokenizer_vocab_size, num_ranks, cost, options).Run();
+  ASSIGN_OR_RETURN(const ModelSpec model,
+                   ModelSpec::FromProto(config.model(), tokenizer_vocab_size));
+  return Search(config, model, tokenizer_vocab_size, num_ranks, cost, options).Run();
 }
 
 }  // namespace moebius
