@@ -16,6 +16,7 @@ int main(int argc, char** argv) {
   moebius::AddInspectCommand(app, &exit_code);
   moebius::AddReportCommand(app, &exit_code);
   moebius::AddConvertCommand(app, &exit_code);
+  moebius::AddPlanCommand(app, &exit_code);
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& help) {

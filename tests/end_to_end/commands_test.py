@@ -10,7 +10,7 @@ from program import RECIPE, SMALL, Case, checkpoints, evaluations, settings  # n
 
 NUM_STEPS = 30
 BAD_INPUT = 2
-COMMANDS = ("train", "prepare", "eval", "generate", "inspect", "report", "convert")
+COMMANDS = ("train", "prepare", "eval", "generate", "inspect", "report", "convert", "plan")
 
 
 class Commands(Case):
