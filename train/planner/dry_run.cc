@@ -25,6 +25,45 @@ int64_t PeakOf(const std::map<std::string, Arena::Use>& by_name,
   return bytes;
 }
 
+// Tells the observers nothing until it is opened.
+class Gate final : public WorkObserver, public CallObserver, public PlanObserver {
+ public:
+  explicit Gate(const DryRunObservers& observers) : observers_(observers) {}
+  void Open() { is_open_ = true; }
+
+  void Observe(const Work& work) override {
+    if (WorkObserver* to = Open(observers_.work)) to->Observe(work);
+  }
+  int64_t Started(const Call& call, const std::vector<int>& members) override {
+    CallObserver* to = Open(observers_.calls);
+    return to == nullptr ? 0 : to->Started(call, members);
+  }
+  void Waited(int64_t call) override {
+    if (CallObserver* to = Open(observers_.calls)) to->Waited(call);
+  }
+  void PlanBegins(const PipelinePlan& plan) override {
+    if (PlanObserver* to = Open(observers_.plan)) to->PlanBegins(plan);
+  }
+  void ActionBegins(const Action& action) override {
+    if (PlanObserver* to = Open(observers_.plan)) to->ActionBegins(action);
+  }
+  void ActionEnds(const Action& action) override {
+    if (PlanObserver* to = Open(observers_.plan)) to->ActionEnds(action);
+  }
+  void PlanEnds() override {
+    if (PlanObserver* to = Open(observers_.plan)) to->PlanEnds();
+  }
+
+ private:
+  template <class Observer>
+  Observer* Open(Observer* observer) const {
+    return is_open_ ? observer : nullptr;
+  }
+
+  const DryRunObservers observers_;
+  bool is_open_ = false;
+};
+
 std::vector<MicroBatch> MicroBatchesOf(StepEngine& engine) {
   const int64_t size = engine.config().train().micro_batch_size();
   const std::vector<Sample> samples(size);
@@ -49,23 +88,30 @@ RankMemory MemoryOf(const Arena& device, const Arena& messages) {
       .buffers = PeakOf(by_name, {"exchange.messages", "sequence.messages", "pipeline."}),
       .scratch = messages.total().peak_bytes,
       .peak = device.total().peak_bytes};
-  memory.activations = memory.peak - memory.parameters - memory.weights - memory.gradients -
-                       memory.states - memory.buffers;
+  memory.activations = std::max<int64_t>(0, memory.peak - memory.parameters - memory.weights -
+                                                memory.gradients - memory.states - memory.buffers);
   return memory;
 }
 
 absl::StatusOr<RankMemory> DryRun(const RunConfig& config, int64_t tokenizer_vocab_size, int rank,
                                   int num_ranks, const DryRunObservers& observers,
                                   const DryRunDevice& device) {
+  Gate gate(observers);
   Arena messages("messages", kMeta);
-  DryCommunicator world(rank, num_ranks, {.messages = messages, .observer = observers.calls});
+  DryCommunicator world(rank, num_ranks, {.messages = messages, .observer = &gate});
   ASSIGN_OR_RETURN(
       const std::unique_ptr<StepEngine> engine,
       StepEngine::Create(
           config, tokenizer_vocab_size, world,
-          {.device = kMeta, .observer = observers.work, .chunk_elements = device.chunk_elements},
-          observers.plan));
-  engine->Step(1, MicroBatchesOf(*engine));
+          {.device = kMeta, .observer = &gate, .chunk_elements = device.chunk_elements}, &gate));
+  // Images of weights are there from their first use on: beside all activations only where a step
+  // before, or an earlier micro-batch, has made those for backward.
+  const PipelineSpec& pipeline = engine->pipeline();
+  const bool needs_another = pipeline.num_micro_batches < 2 * pipeline.num_stages ||
+                             pipeline.schedule == ScheduleKind::kGPipe;
+  if (needs_another) engine->Step(1, MicroBatchesOf(*engine));
+  gate.Open();
+  engine->Step(needs_another ? 2 : 1, MicroBatchesOf(*engine));
   return MemoryOf(engine->context().arena(), messages);
 }
 
