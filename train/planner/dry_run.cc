@@ -80,14 +80,13 @@ std::vector<MicroBatch> MicroBatchesOf(StepEngine& engine) {
 
 RankMemory MemoryOf(const Arena& device, const Arena& messages) {
   const std::map<std::string, Arena::Use> by_name = device.by_name();
-  RankMemory memory{
-      .parameters = PeakOf(by_name, {"parameters", "gathered_parameters", "buffers"}),
-      .weights = PeakOf(by_name, {"weight_image"}),
-      .gradients = PeakOf(by_name, {"gradients"}),
-      .states = PeakOf(by_name, {"optimizer."}),
-      .buffers = PeakOf(by_name, {"exchange.messages", "sequence.messages", "pipeline."}),
-      .scratch = messages.total().peak_bytes,
-      .peak = device.total().peak_bytes};
+  RankMemory memory{.parameters = PeakOf(by_name, {"parameters", "gathered_parameters", "buffers"}),
+                    .weights = PeakOf(by_name, {"weight_image"}),
+                    .gradients = PeakOf(by_name, {"gradients", "gradients."}),
+                    .states = PeakOf(by_name, {"optimizer."}),
+                    .buffers = PeakOf(by_name, {"sequence.messages", "gather.padded", "pipeline."}),
+                    .scratch = messages.total().peak_bytes,
+                    .peak = device.total().peak_bytes};
   memory.activations = std::max<int64_t>(0, memory.peak - memory.parameters - memory.weights -
                                                 memory.gradients - memory.states - memory.buffers);
   return memory;
