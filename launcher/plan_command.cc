@@ -70,6 +70,9 @@ absl::Status Plan(const PlanFlags& flags) {
   }
   ASSIGN_OR_RETURN(const RunConfig config, flags.config.Load());
   if (flags.config.OnlyChecks()) return absl::OkStatus();
+  if (flags.cluster.empty() && !flags.search) {  // before this machine is measured
+    RETURN_IF_ERROR(ValidateLayout(config, static_cast<int>(std::max<int64_t>(flags.ranks, 1))));
+  }
   ASSIGN_OR_RETURN(const ClusterConfig cluster, FindCluster(flags, config));
   if (!flags.save_cluster.empty()) {
     RETURN_IF_ERROR(ReplaceFile(flags.save_cluster, PrintCluster(cluster)));
