@@ -45,6 +45,7 @@ TEST_P(DryRunMemory, IsWhatAStepTakes) {
     const std::lock_guard lock(mutex);
     worst = std::abs(error) > std::abs(worst) ? error : worst;
     EXPECT_NEAR(error, 0, 0.1) << "rank " << rank << ": " << dry->peak << " and " << real.peak;
+    EXPECT_GT(dry->activations, 0);
     EXPECT_EQ(dry->parameters, real.parameters);
     EXPECT_EQ(dry->weights, real.weights);
     EXPECT_EQ(dry->gradients, real.gradients);

@@ -14,15 +14,16 @@ bool IsCalled(const std::string& name, std::string_view what) {
   return what.ends_with('.') ? name.starts_with(what) : name == what;
 }
 
-int64_t PeakOf(const std::map<std::string, Arena::Use>& by_name,
-               std::initializer_list<std::string_view> names) {
-  int64_t bytes = 0;
+// Of the names together: what is there now, or the most that each has had.
+int64_t BytesOf(const std::map<std::string, Arena::Use>& by_name, int64_t Arena::Use::*bytes,
+                std::initializer_list<std::string_view> names) {
+  int64_t sum = 0;
   for (const auto& [name, use] : by_name) {
     const bool counts =
         std::ranges::any_of(names, [&](std::string_view what) { return IsCalled(name, what); });
-    if (counts) bytes += use.peak_bytes;
+    if (counts) sum += use.*bytes;
   }
-  return bytes;
+  return sum;
 }
 
 // Tells the observers nothing until it is opened.
@@ -80,15 +81,20 @@ std::vector<MicroBatch> MicroBatchesOf(StepEngine& engine) {
 
 RankMemory MemoryOf(const Arena& device, const Arena& messages) {
   const std::map<std::string, Arena::Use> by_name = device.by_name();
-  RankMemory memory{.parameters = PeakOf(by_name, {"parameters", "gathered_parameters", "buffers"}),
-                    .weights = PeakOf(by_name, {"weight_image"}),
-                    .gradients = PeakOf(by_name, {"gradients", "gradients."}),
-                    .states = PeakOf(by_name, {"optimizer."}),
-                    .buffers = PeakOf(by_name, {"sequence.messages", "gather.padded", "pipeline."}),
+  const auto now = [&](std::initializer_list<std::string_view> names) {
+    return BytesOf(by_name, &Arena::Use::bytes, names);
+  };
+  RankMemory memory{.parameters = now({"parameters", "gathered_parameters", "buffers"}),
+                    .weights = now({"weight_image"}),
+                    .gradients = now({"gradients", "gradients."}),
+                    .states = now({"optimizer."}),
+                    .buffers = BytesOf(by_name, &Arena::Use::peak_bytes,
+                                       {"sequence.messages", "gather.padded", "pipeline."}),
                     .scratch = messages.total().peak_bytes,
                     .peak = device.total().peak_bytes};
-  memory.activations = std::max<int64_t>(0, memory.peak - memory.parameters - memory.weights -
-                                                memory.gradients - memory.states - memory.buffers);
+  const int64_t kept = memory.parameters + memory.weights + memory.gradients + memory.states;
+  memory.buffers = std::min(memory.buffers, memory.peak - kept);
+  memory.activations = memory.peak - kept - memory.buffers;
   return memory;
 }
 

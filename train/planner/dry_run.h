@@ -14,19 +14,18 @@
 
 namespace moebius {
 
-// Bytes of one rank by what they are for: those of its arena at their peaks. What kernels on a CPU
-// take for themselves, about half a MiB a thread, is not among them.
+// Bytes of one rank by what they are for; all but scratch add up to the peak. Those from parameters
+// to states are what is there between two steps. What kernels on a CPU take for themselves, about
+// half a MiB a thread, is not among them.
 struct RankMemory {
-  int64_t parameters = 0;  // master values; under ZeRO 3 with what is gathered of them
-  int64_t weights = 0;     // packed for products, in the dtype of computing
-  int64_t gradients = 0;   // main gradients
-  int64_t states = 0;      // of the optimizer
-  // The rest of `peak`: kept for backward, and passing through. 0 where the others peak apart, as
-  // under ZeRO 3, whose parameters start whole.
-  int64_t activations = 0;
-  int64_t buffers = 0;  // of messages on their way, in the rank's arena
-  int64_t scratch = 0;  // the most that the communicator takes for its sums, beside the arena
-  int64_t peak = 0;     // the most of all but scratch together, at one moment
+  int64_t parameters = 0;   // master values; under ZeRO 3 with what is gathered of them
+  int64_t weights = 0;      // packed for products, in the dtype of computing
+  int64_t gradients = 0;    // main gradients
+  int64_t states = 0;       // of the optimizer
+  int64_t activations = 0;  // the rest of `peak`: kept for backward, and passing through
+  int64_t buffers = 0;      // of messages on their way, in the rank's arena
+  int64_t scratch = 0;      // the most that the communicator takes for its sums, beside the arena
+  int64_t peak = 0;         // the most of all but scratch together, at one moment
 };
 
 struct DryRunObservers {

@@ -164,7 +164,7 @@ absl::StatusOr<StepPlan> PlanStep(const RunConfig& config, int64_t tokenizer_voc
     if (WorkOf(stage) > WorkOf(plan.stages[plan.slowest_stage])) plan.slowest_stage = s;
   }
   plan.seconds = plan.timeline.makespan + rest;
-  for (StagePlan& stage : plan.stages) stage.bubble = plan.seconds - WorkOf(stage);
+  for (StagePlan& stage : plan.stages) stage.bubble = std::max(plan.seconds - WorkOf(stage), 0.0);
   return plan;
 }
 
