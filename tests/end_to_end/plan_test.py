@@ -94,6 +94,9 @@ class Plan(Case):
         self.assertIn("nowhere", self.refuse("--cluster", "nowhere"))
         self.assertIn("--ranks", self.refuse("--ranks", 0))
         self.assertIn("global_batch_size", self.refuse("--cluster", H100, "--ranks", 3))
+        self.assertIn("share a core", self.refuse("--ranks", 100000))
+        self.assertIn("pipeline_layers", self.refuse("--cluster", H100, "--search", "--set",
+                                                     "parallel.pipeline_layers=[2]"))
         cluster = self.folder / "fp32.textproto"
         cluster.write_text(CLUSTER)
         self.assertIn("BF16 has no peak", self.refuse("--cluster", cluster, recipe=QWEN))
