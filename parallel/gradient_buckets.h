@@ -3,7 +3,7 @@
 // its gradient arrives as a part. Sums are taken in rank order in every stage.
 //
 //   stage 0     every rank gets the whole sum (all-reduce)
-//   stage 1     every rank gets the sum of its share (reduce-scatter): the same bits
+//   stage 1     every rank gets the sum of its share (reduce-scatter): the same bits in F32
 //   stage 2, 3  so for every micro-batch, and the shares add up: a whole bucket exists only from
 //   its
 //               first gradient to its reduction. That is one message for each micro-batch instead

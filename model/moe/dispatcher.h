@@ -2,8 +2,7 @@
 // ways agree to rounding:
 //   all-to-all   a token's row travels once to each of its experts, and each result back: K rows a
 //                token each way.
-//   all-gather   every rank of the expert group gets the tokens of all, runs its own experts'
-//   pairs,
+//   all-gather   every rank of the expert group gets the tokens of all, runs its experts' pairs,
 //                and sends every token's owner one row, its part of the weighted sum: as many rows
 //                a token as there are ranks, whatever K, and messages of equal length.
 // Letters: T tokens of the shard, P pairs, R rows of this rank's experts, e experts of this rank.
