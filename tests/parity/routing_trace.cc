@@ -150,6 +150,9 @@ double NearTieBound(const TracedChoice& a, const TracedChoice& b, const std::vec
   return 2 * (zeta / 2 + 2 * error);
 }
 
+// NaN if either is: no limit lets it pass.
+double Larger(double a, double b) { return std::isnan(a) || a > b ? a : b; }
+
 NearTies FindNearTies(const RoutingTrace& original, const RoutingTrace& replayed) {
   NearTies ties;
   for (const auto& [key, other] : replayed.choices()) {
@@ -159,11 +162,13 @@ NearTies FindNearTies(const RoutingTrace& original, const RoutingTrace& replayed
           &w_other = replayed.weights(step, layer);
     const double margin = MarginOf(own);
     ++ties.count;
-    ties.margin = std::max(ties.margin, margin);
+    ties.margin = Larger(ties.margin, margin);
     ties.share_of_bound =
-        std::max(ties.share_of_bound, margin / NearTieBound(own, other, w_own, w_other));
-    ties.input_distance = std::max({ties.input_distance, Norm(Minus(own.x, other.x)) / Norm(own.x),
-                                    Norm(Minus(w_own, w_other)) / Norm(w_own)});
+        Larger(ties.share_of_bound, margin / NearTieBound(own, other, w_own, w_other));
+    for (const double distance :
+         {Norm(Minus(own.x, other.x)) / Norm(own.x), Norm(Minus(w_own, w_other)) / Norm(w_own)}) {
+      ties.input_distance = Larger(ties.input_distance, distance);
+    }
   }
   return ties;
 }
