@@ -12,9 +12,6 @@ namespace {
 
 using Kind = Action::Kind;
 
-// To one stage. The simulator proves plans with 1; the second hides a late receiver.
-constexpr int kMaxSendsInFlight = 2;
-
 // The values of a message, and what must be waited for before they are touched.
 struct Parcel {
   std::vector<Tensor> values;

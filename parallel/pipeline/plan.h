@@ -6,6 +6,9 @@
 // travels meanwhile, and in the order in which the other stage sends; never more than three have
 // room here before they are used. Neighbouring virtual stages on one stage (the turn of ZB-V; a
 // single stage) exchange no message.
+//
+// A stage has at most kMaxSendsInFlight messages to another under way: the next send waits until
+// the oldest of them is taken. The executor does so, and the simulator counts on it.
 #pragma once
 
 #include <optional>
@@ -15,6 +18,9 @@
 #include "parallel/pipeline/schedule.h"
 
 namespace moebius {
+
+// To one stage. Every plan runs with 1; the second hides a late receiver.
+inline constexpr int kMaxSendsInFlight = 2;
 
 enum class Passes { kForwardBackward, kForwardOnly };
 

@@ -79,15 +79,19 @@ class Player {
   bool Send(int s, const Message& message) {
     Stage& stage = stages_[s];
     Channel& channel = channels_[{s, PlaceOf(plan_.spec, message.to).stage}];
-    if (!std::exchange(stage.sending, true)) channel.sends.push_back(stage.clock);
-    const int64_t must_arrive = std::ssize(channel.sends) - 1 - options_.sends_in_flight;
-    if (must_arrive >= 0) {
-      const auto arrival = channel.Arrival(static_cast<size_t>(must_arrive), options_.latency);
-      if (!arrival) return false;
-      stage.clock = std::max(stage.clock, *arrival);
-    }
-    stage.sending = false;
-    return true;
+    const int64_t room = options_.sends_in_flight;
+    if (room > 0 && !WaitFor(channel, std::ssize(channel.sends) - room, stage)) return false;
+    if (!stage.sending) channel.sends.push_back(stage.clock);
+    stage.sending = room == 0 && !WaitFor(channel, std::ssize(channel.sends) - 1, stage);
+    return !stage.sending;
+  }
+
+  // False as long as message `number` of the channel has not arrived; those before 0 have.
+  bool WaitFor(const Channel& channel, int64_t number, Stage& stage) const {
+    if (number < 0) return true;
+    const auto arrival = channel.Arrival(static_cast<size_t>(number), options_.latency);
+    if (arrival) stage.clock = std::max(stage.clock, *arrival);
+    return arrival.has_value();
   }
 
   void Receive(int s, const Message& message) {

@@ -2,9 +2,10 @@
 // waits and what it keeps.
 //
 // Sends are a rendezvous: a message travels once its send and its receive have both started, and
-// nothing buffers it on the way. At most `sends_in_flight` messages to another stage may be
-// untaken: one more blocks its stage. More of them, and shorter times, only let a stage go on
-// earlier: a plan that runs to its end with 1 does so with any number, and with any times.
+// nothing buffers it on the way. Where `sends_in_flight` messages to another stage are untaken, a
+// stage waits for the oldest of them before it starts the next, as the executor does. More of them,
+// and shorter times, only let a stage go on earlier: a plan that runs to its end with 1 does so
+// with any number, and with any times. With 0 a stage waits until the message itself is taken.
 #pragma once
 
 #include <vector>
@@ -21,9 +22,9 @@ struct ChunkTimes {
 };
 
 struct SimulationOptions {
-  std::vector<ChunkTimes> times = {};  // by virtual stage; empty: one each
-  double latency = 0;                  // of a message, in the same unit
-  int sends_in_flight = 1;             // >= 0
+  std::vector<ChunkTimes> times = {};       // by virtual stage; empty: one each
+  double latency = 0;                       // of a message, in the same unit
+  int sends_in_flight = kMaxSendsInFlight;  // >= 0
   // What weight gradients keep of a stash when input gradients have run: 0 .. 1.
   double weight_share = 0.5;
 };

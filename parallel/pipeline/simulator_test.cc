@@ -161,6 +161,31 @@ TEST(Simulator, ATimelineByHand) {
   EXPECT_EQ(result->stages[0].peak_received, 2);  // both gradients, before B0
 }
 
+std::vector<TimedAction> ForwardsOf(int stage, const Simulation& simulation) {
+  std::vector<TimedAction> forwards = simulation.stages[stage].timeline;
+  std::erase_if(forwards, [](const TimedAction& t) { return t.action.kind != Kind::kForward; });
+  return forwards;
+}
+
+// Two messages on their way, if nothing else is said: the third waits for the first. Stage 1 starts
+// its receives at 0, 0, 11.5, 21.5, ...
+TEST(Simulator, HasAsManySendsInFlightAsTheExecutor) {
+  const PipelinePlan plan = *MakePlan({ScheduleKind::kGPipe, 2, 1, 6});
+  const auto result = Simulate(plan, {.times = {{1, 1, 1}, {10, 1, 1}}, .latency = 0.5});
+  ASSERT_TRUE(result.ok()) << result.status();
+  std::vector<double> ends;
+  for (const TimedAction& timed : ForwardsOf(0, *result)) ends.push_back(timed.end);
+  EXPECT_EQ(ends, (std::vector<double>{1, 2, 3, 4, 5, 13}));
+}
+
+TEST(Simulator, AMessageLeavesWhenTheOneBeforeHasMadeRoom) {
+  const PipelinePlan plan = *MakePlan({ScheduleKind::kGPipe, 2, 1, 2});
+  const auto result = Simulate(plan, {.latency = 5, .sends_in_flight = 1});
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(ForwardsOf(1, *result)[0].start, 6);
+  EXPECT_EQ(ForwardsOf(1, *result)[1].start, 11);
+}
+
 // Without room for a single untaken message the ring of interleaved stages comes to a stop.
 TEST(Simulator, FindsADeadlock) {
   const PipelinePlan plan = *MakePlan({ScheduleKind::kInterleaved1F1B, 2, 2, 4});
