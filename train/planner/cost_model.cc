@@ -39,7 +39,7 @@ Traffic TrafficOf(const Call& call, double n, double m) {
     case Collective::kAllToAllV:  // as many for each rank
       return {.within = bytes * (m - 1) / n, .between = bytes * (n - m) / n};
     case Collective::kBroadcast:
-      return n == m ? Traffic{.within = bytes} : Traffic{.between = bytes};
+      return {.within = m > 1 ? bytes : 0, .between = n > m ? bytes : 0};
     case Collective::kBarrier:
       return {};
     case Collective::kSend:  // its receiver waits for it
@@ -105,20 +105,27 @@ double CostModel::SecondsOf(const Work& work) const {
 ExchangeCost CostModel::CostOf(const Call& call, const std::vector<int>& members, int rank) const {
   if (call.collective == Collective::kReceive) {
     const double seconds = SecondsOfMessage(static_cast<double>(call.bytes), call.root, rank);
-    return {seconds, NodeOf(call.root) != NodeOf(rank)};
+    return NodeOf(call.root) == NodeOf(rank) ? ExchangeCost{.within_node = seconds}
+                                             : ExchangeCost{.between_nodes = seconds};
   }
   const int node = NodeOf(rank);
   const auto here =
       std::ranges::count_if(members, [&](int member) { return NodeOf(member) == node; });
   const auto size = std::ssize(members);
+  const bool leaves_node = size > here;
   const Traffic traffic = TrafficOf(call, static_cast<double>(size), static_cast<double>(here));
-  const LinkConfig& slowest = size > here ? cluster_.between_nodes() : cluster_.within_node();
+  const LinkConfig& slowest = leaves_node ? cluster_.between_nodes() : cluster_.within_node();
   const double reduction = cluster_.device().reduction_bandwidth();
-  return {traffic.steps * slowest.latency_seconds() +
-              std::max(SecondsOf(cluster_.within_node(), traffic.within),
-                       SecondsOf(cluster_.between_nodes(), traffic.between)) +
-              (reduction > 0 ? traffic.reduced / reduction : 0),
-          size > here};
+  const double fixed =
+      traffic.steps * slowest.latency_seconds() + (reduction > 0 ? traffic.reduced / reduction : 0);
+  ExchangeCost cost;
+  if (traffic.within > 0 || !leaves_node) {
+    cost.within_node = fixed + SecondsOf(cluster_.within_node(), traffic.within);
+  }
+  if (leaves_node) {
+    cost.between_nodes = fixed + SecondsOf(cluster_.between_nodes(), traffic.between);
+  }
+  return cost;
 }
 
 double CostModel::SecondsOfMessage(double bytes, int from, int to) const {

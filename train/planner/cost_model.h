@@ -9,6 +9,7 @@
 // Immutable, so thread-safe.
 #pragma once
 
+#include <algorithm>
 #include <map>
 #include <string>
 #include <vector>
@@ -21,9 +22,13 @@
 
 namespace moebius {
 
+// Seconds that each of a rank's two links is busy with an exchange, both at once: 0 if it has no
+// part in it.
 struct ExchangeCost {
-  double seconds = 0;
-  bool leaves_node = false;  // which of a rank's two links is busy meanwhile
+  double within_node = 0;
+  double between_nodes = 0;
+
+  double seconds() const { return std::max(within_node, between_nodes); }
 };
 
 class CostModel {

@@ -84,8 +84,8 @@ TEST(CostModel, GroupsOfOneNodeUseItsLink) {
   const CostModel model = Model(RoundCluster());
   const auto seconds = [&](Collective collective) {
     const ExchangeCost cost = model.CostOf(CallOf(collective, 4000000), Ranks(4, 8), 5);
-    EXPECT_FALSE(cost.leaves_node);
-    return cost.seconds;
+    EXPECT_EQ(cost.between_nodes, 0);
+    return cost.seconds();
   };
   EXPECT_DOUBLE_EQ(seconds(Collective::kAllGather), 1e-5 + 3 * 4e6 / 2e9);
   EXPECT_DOUBLE_EQ(seconds(Collective::kReduceScatter), 1e-5 + 3 * 1e6 / 2e9);
@@ -103,23 +103,30 @@ TEST(CostModel, GroupsOverNodesShareWhatEntersANode) {
     return model.CostOf(CallOf(collective, 16000000), members, 0);
   };
   const std::vector<int> all = Ranks(0, 16);
-  EXPECT_TRUE(cost(Collective::kAllGather, all).leaves_node);
   // Within: 12 shares of 16 MB at 2e9; between: 3 of them at 1e9.
-  EXPECT_DOUBLE_EQ(cost(Collective::kAllGather, all).seconds, 1e-4 + 12 * 16e6 / 2e9);
-  EXPECT_DOUBLE_EQ(cost(Collective::kReduceScatter, all).seconds, 1e-4 + 12 * 1e6 / 2e9);
+  EXPECT_DOUBLE_EQ(cost(Collective::kAllGather, all).within_node, 1e-4 + 12 * 16e6 / 2e9);
+  EXPECT_DOUBLE_EQ(cost(Collective::kAllGather, all).between_nodes, 1e-4 + 3 * 16e6 / 1e9);
+  EXPECT_DOUBLE_EQ(cost(Collective::kReduceScatter, all).seconds(), 1e-4 + 12 * 1e6 / 2e9);
+  EXPECT_DOUBLE_EQ(cost(Collective::kBroadcast, all).within_node, 1e-4 + 16e6 / 2e9);
+  EXPECT_DOUBLE_EQ(cost(Collective::kBroadcast, all).between_nodes, 1e-4 + 16e6 / 1e9);
+  EXPECT_DOUBLE_EQ(cost(Collective::kBarrier, all).between_nodes, 1e-4);
+  EXPECT_EQ(cost(Collective::kBarrier, all).within_node, 0);
   // Tokens go to each rank by themselves: 12 of 16 parts leave the node.
-  EXPECT_DOUBLE_EQ(cost(Collective::kAllToAllV, all).seconds, 1e-4 + 12e6 / 1e9);
+  EXPECT_DOUBLE_EQ(cost(Collective::kAllToAllV, all).within_node, 1e-4 + 3e6 / 2e9);
+  EXPECT_DOUBLE_EQ(cost(Collective::kAllToAllV, all).between_nodes, 1e-4 + 12e6 / 1e9);
   // One rank of each node: everything leaves it.
-  EXPECT_DOUBLE_EQ(cost(Collective::kAllGather, Ranks(0, 16, 4)).seconds, 1e-4 + 3 * 16e6 / 1e9);
+  const ExchangeCost spread = cost(Collective::kAllGather, Ranks(0, 16, 4));
+  EXPECT_DOUBLE_EQ(spread.between_nodes, 1e-4 + 3 * 16e6 / 1e9);
+  EXPECT_EQ(spread.within_node, 0);
 }
 
 TEST(CostModel, AMessageIsPaidByItsReceiver) {
   const CostModel model = Model(RoundCluster());
   const ExchangeCost near = model.CostOf(CallOf(Collective::kReceive, 2000000, 1), Ranks(0, 8), 0);
-  EXPECT_DOUBLE_EQ(near.seconds, 1e-5 + 1e-3);
+  EXPECT_DOUBLE_EQ(near.seconds(), 1e-5 + 1e-3);
   const ExchangeCost far = model.CostOf(CallOf(Collective::kReceive, 2000000, 4), Ranks(0, 8), 0);
-  EXPECT_DOUBLE_EQ(far.seconds, 1e-4 + 2e-3);
-  EXPECT_TRUE(far.leaves_node);
+  EXPECT_DOUBLE_EQ(far.between_nodes, 1e-4 + 2e-3);
+  EXPECT_EQ(far.within_node, 0);
   EXPECT_DOUBLE_EQ(model.SecondsOfMessage(2e6, 3, 4), 1e-4 + 2e-3);
 }
 
@@ -127,8 +134,8 @@ TEST(CostModel, AddingUpTakesTimeWhereTheDeviceSaysSo) {
   ClusterConfig cluster = RoundCluster();
   cluster.mutable_device()->set_reduction_bandwidth(1e9);
   const Call call = CallOf(Collective::kAllReduce, 4000000);
-  EXPECT_DOUBLE_EQ(Model(cluster).CostOf(call, Ranks(0, 4), 0).seconds,
-                   Model(RoundCluster()).CostOf(call, Ranks(0, 4), 0).seconds + 4e-3);
+  EXPECT_DOUBLE_EQ(Model(cluster).CostOf(call, Ranks(0, 4), 0).seconds(),
+                   Model(RoundCluster()).CostOf(call, Ranks(0, 4), 0).seconds() + 4e-3);
 }
 
 }  // namespace

@@ -29,15 +29,21 @@ void StageClock::Observe(const Work& work) {
 
 int64_t StageClock::Started(const Call& call, const std::vector<int>& members) {
   const ExchangeCost cost = cost_.CostOf(call, members, rank_);
-  Exchange exchange{.name = NameOf(call.collective), .seconds = cost.seconds};
+  Exchange exchange{.name = NameOf(call.collective), .seconds = cost.seconds()};
   if (cost_.overlaps_exchange()) {
-    double& free = link_free_[cost.leaves_node ? 1 : 0];
-    free = std::max(free, total_.total()) + cost.seconds;
-    exchange.end = free;
+    exchange.end = std::max(Occupy(cost.within_node, &within_node_free_),
+                            Occupy(cost.between_nodes, &between_nodes_free_));
   }
   exchanges_.push_back(exchange);
   ops_[exchange.name].count += 1;
   return std::ssize(exchanges_) - 1;
+}
+
+// When a link is done that is busy for so long from now, or from when it is free.
+double StageClock::Occupy(double seconds, double* link_free) const {
+  if (seconds == 0) return 0;
+  *link_free = std::max(*link_free, total_.total()) + seconds;
+  return *link_free;
 }
 
 void StageClock::Waited(int64_t call) {

@@ -2,14 +2,14 @@
 // exchanges occupy a link from their start, and a wait lasts until its exchange is done. What
 // computation hides is thus what the training code hides, by the order of its calls.
 //
-// A rank has two links, within its node and out of it, each with one exchange at a time. On a
-// cluster that does not overlap, an exchange takes its time where it is waited for.
+// A rank has two links, within its node and out of it, each with one exchange at a time. One that
+// needs both has each for its own bytes, and ends when both are done. On a cluster that does not
+// overlap, an exchange takes its time where it is waited for.
 //
 //   StageClock clock(cost, rank);
 //   DryRun(config, vocab_size, rank, num_ranks, {&clock, &clock, &clock});
 #pragma once
 
-#include <array>
 #include <map>
 #include <optional>
 #include <string>
@@ -72,11 +72,14 @@ class StageClock final : public WorkObserver, public CallObserver, public PlanOb
     double end = 0;
   };
 
+  double Occupy(double seconds, double* link_free) const;
+
   const CostModel& cost_;
   const int rank_;
   RankTime total_;
-  std::array<double, 2> link_free_ = {};  // within the node, between nodes: when it is
-  std::vector<Exchange> exchanges_;       // by number
+  double within_node_free_ = 0;  // from when on a link is
+  double between_nodes_free_ = 0;
+  std::vector<Exchange> exchanges_;  // by number
   std::vector<PlanTimes> plans_;
   RankTime action_begin_;  // total_, when the action that runs began
   std::map<std::string, OpTime> ops_;

@@ -59,6 +59,22 @@ TEST(StageClock, ALinkCarriesOneExchangeAtATime) {
   EXPECT_DOUBLE_EQ(clock.total().total(), 8);
 }
 
+// Four ranks on two nodes: one of four parts stays within the node, two of them leave it.
+TEST(StageClock, AnExchangeOverNodesIsBusyOnBothLinks) {
+  const CostModel cost = SlowCluster(true);
+  const Call all_to_all{.collective = Collective::kAllToAllV, .bytes = 8};
+  StageClock clock(cost, 0);
+  const int64_t first = clock.Started(all_to_all, {0, 1, 2, 3});
+  const int64_t near = clock.Started(Gather(5), kNode);   // behind its 2 seconds
+  const int64_t far = clock.Started(Gather(1), kAcross);  // behind its 4
+  clock.Waited(first);
+  EXPECT_DOUBLE_EQ(clock.total().total(), 4);
+  clock.Waited(far);
+  EXPECT_DOUBLE_EQ(clock.total().total(), 5);
+  clock.Waited(near);
+  EXPECT_DOUBLE_EQ(clock.total().total(), 7);
+}
+
 TEST(StageClock, WithoutOverlapAnExchangeTakesItsTimeInTheWait) {
   const CostModel cost = SlowCluster(false);
   StageClock clock(cost, 0);
