@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "core/base/check.h"
 
 namespace moebius {
 namespace {
@@ -43,8 +44,9 @@ Traffic TrafficOf(const Call& call, double n, double m) {
     case Collective::kBarrier:
       return {};
     case Collective::kSend:  // its receiver waits for it
-    case Collective::kReceive:
       return {.steps = 0};
+    case Collective::kReceive:
+      return n == m ? Traffic{.within = bytes} : Traffic{.between = bytes};
   }
   return {};
 }
@@ -102,36 +104,40 @@ double CostModel::SecondsOf(const Work& work) const {
          bytes / (device.bandwidth_efficiency() * device.memory_bandwidth());
 }
 
-ExchangeCost CostModel::CostOf(const Call& call, const std::vector<int>& members, int rank) const {
-  if (call.collective == Collective::kReceive) {
-    const double seconds = SecondsOfMessage(static_cast<double>(call.bytes), call.root, rank);
-    return NodeOf(call.root) == NodeOf(rank) ? ExchangeCost{.within_node = seconds}
-                                             : ExchangeCost{.between_nodes = seconds};
+GroupSpread CostModel::SpreadOf(const std::vector<int>& members, int num_ranks) const {
+  const auto size = static_cast<int>(members.size());
+  const int stride = size > 1 ? members[1] - members[0] : 1;
+  CHECK_EQ(members.back() - members.front(), (size - 1) * stride) << "not a group of a mesh";
+  GroupSpread spread{.size = size, .most = 1, .fewest = size};
+  for (int first = 0; first < num_ranks; ++first) {
+    if (first / stride % size != 0) continue;  // of its group
+    for (int member = 0; member < size;) {
+      const int begin = member;
+      const int node = NodeOf(first + begin * stride);
+      while (member < size && NodeOf(first + member * stride) == node) ++member;
+      spread.most = std::max(spread.most, member - begin);
+      spread.fewest = std::min(spread.fewest, member - begin);
+    }
   }
-  const int node = NodeOf(rank);
-  const auto here =
-      std::ranges::count_if(members, [&](int member) { return NodeOf(member) == node; });
-  const auto size = std::ssize(members);
-  const bool leaves_node = size > here;
-  const Traffic traffic = TrafficOf(call, static_cast<double>(size), static_cast<double>(here));
-  const LinkConfig& slowest = leaves_node ? cluster_.between_nodes() : cluster_.within_node();
-  const double reduction = cluster_.device().reduction_bandwidth();
-  const double fixed =
-      traffic.steps * slowest.latency_seconds() + (reduction > 0 ? traffic.reduced / reduction : 0);
-  ExchangeCost cost;
-  if (traffic.within > 0 || !leaves_node) {
-    cost.within_node = fixed + SecondsOf(cluster_.within_node(), traffic.within);
-  }
-  if (leaves_node) {
-    cost.between_nodes = fixed + SecondsOf(cluster_.between_nodes(), traffic.between);
-  }
-  return cost;
+  return spread;
 }
 
-double CostModel::SecondsOfMessage(double bytes, int from, int to) const {
-  const LinkConfig& link =
-      NodeOf(from) == NodeOf(to) ? cluster_.within_node() : cluster_.between_nodes();
-  return link.latency_seconds() + SecondsOf(link, bytes);
+ExchangeCost CostModel::CostOf(const Call& call, const GroupSpread& spread) const {
+  const Traffic near = TrafficOf(call, spread.size, spread.most);
+  const Traffic far = TrafficOf(call, spread.size, spread.fewest);
+  const LinkConfig& slowest =
+      spread.leaves_node() ? cluster_.between_nodes() : cluster_.within_node();
+  const double reduction = cluster_.device().reduction_bandwidth();
+  const double fixed =
+      near.steps * slowest.latency_seconds() + (reduction > 0 ? near.reduced / reduction : 0);
+  ExchangeCost cost;
+  if (near.within > 0 || !spread.leaves_node()) {
+    cost.within_node = fixed + SecondsOf(cluster_.within_node(), near.within);
+  }
+  if (spread.leaves_node()) {
+    cost.between_nodes = fixed + SecondsOf(cluster_.between_nodes(), far.between);
+  }
+  return cost;
 }
 
 int CostModel::NodeOf(int rank) const { return static_cast<int>(rank / cluster_.ranks_per_node()); }

@@ -3,10 +3,11 @@
 // the numbers being the op's own if the cluster file has them, else the device's. An exchange takes
 //   latency x steps + the longer of (bytes within the node / its bandwidth, bytes that leave the
 //   node / its bandwidth)
-// of the bytes that this rank sends, or receives, directly or as its node's share: where a group
-// has m ranks on each of several nodes, what is gathered enters a node once, a part through the
-// link of each of the m ranks, and goes round within the node.
-// Immutable, so thread-safe.
+// of the bytes that a rank sends, or receives, directly or as its node's share: where a group has m
+// ranks on a node and others elsewhere, what is gathered enters the node once, a part through the
+// link of each of the m ranks, and goes round within the node. It takes as long for all ranks as
+// for the slowest of them, in the group that lies worst on the nodes: nodes need not hold whole
+// groups. Immutable, so thread-safe.
 #pragma once
 
 #include <algorithm>
@@ -31,6 +32,16 @@ struct ExchangeCost {
   double seconds() const { return std::max(within_node, between_nodes); }
 };
 
+// How the groups of a mesh along some axes lie on the nodes. Each does the same as the others at
+// the same time.
+struct GroupSpread {
+  int size = 1;    // ranks of a group
+  int most = 1;    // ranks of a group that share a node: on the node that has most of one,
+  int fewest = 1;  // and on the one that has fewest, but some
+
+  bool leaves_node() const { return fewest < size; }
+};
+
 class CostModel {
  public:
   // InvalidArgument if the device has no peak for `compute`.
@@ -39,11 +50,13 @@ class CostModel {
 
   double SecondsOf(const Work& work) const;
 
-  // Of `call` by `rank` among `members` (ranks of the world; `rank` is one of them).
-  ExchangeCost CostOf(const Call& call, const std::vector<int>& members, int rank) const;
+  // Of the groups of which `members` (ranks of the world) is one. REQUIRES: the members are evenly
+  // spaced, as mesh.h has them. O(num_ranks).
+  GroupSpread SpreadOf(const std::vector<int>& members, int num_ranks) const;
 
-  // Of `bytes` from one rank to another.
-  double SecondsOfMessage(double bytes, int from, int to) const;
+  // Of `call` in such groups. A message costs its receiver, and as much as between those neighbours
+  // of the group that are farthest from each other.
+  ExchangeCost CostOf(const Call& call, const GroupSpread& spread) const;
 
   // Of products in the run's format, FLOP/s.
   double peak_flops() const { return PeakOf(compute_); }

@@ -44,8 +44,8 @@ std::vector<int> Ranks(int begin, int end, int stride = 1) {
   return ranks;
 }
 
-Call CallOf(Collective collective, int64_t bytes, int root = 0) {
-  return {.collective = collective, .root = root, .bytes = bytes};
+Call CallOf(Collective collective, int64_t bytes) {
+  return {.collective = collective, .bytes = bytes};
 }
 
 TEST(CostModel, AnOpTakesFixedTimeOperationsAndBytes) {
@@ -83,7 +83,8 @@ TEST(CostModel, ADeviceWithoutThePrecisionIsRefused) {
 TEST(CostModel, GroupsOfOneNodeUseItsLink) {
   const CostModel model = Model(RoundCluster());
   const auto seconds = [&](Collective collective) {
-    const ExchangeCost cost = model.CostOf(CallOf(collective, 4000000), Ranks(4, 8), 5);
+    const ExchangeCost cost =
+        model.CostOf(CallOf(collective, 4000000), {.size = 4, .most = 4, .fewest = 4});
     EXPECT_EQ(cost.between_nodes, 0);
     return cost.seconds();
   };
@@ -100,7 +101,7 @@ TEST(CostModel, GroupsOfOneNodeUseItsLink) {
 TEST(CostModel, GroupsOverNodesShareWhatEntersANode) {
   const CostModel model = Model(RoundCluster());
   const auto cost = [&](Collective collective, const std::vector<int>& members) {
-    return model.CostOf(CallOf(collective, 16000000), members, 0);
+    return model.CostOf(CallOf(collective, 16000000), model.SpreadOf(members, 16));
   };
   const std::vector<int> all = Ranks(0, 16);
   // Within: 12 shares of 16 MB at 2e9; between: 3 of them at 1e9.
@@ -120,22 +121,48 @@ TEST(CostModel, GroupsOverNodesShareWhatEntersANode) {
   EXPECT_EQ(spread.within_node, 0);
 }
 
+// Nodes of 4, groups of 3: {0 1 2} {3, 4 5} {6 7, 8} {9 10 11}.
+TEST(CostModel, GroupsThatDoNotFillNodesTakeAsLongAsTheSlowest) {
+  const CostModel model = Model(RoundCluster());
+  for (int first = 0; first < 12; first += 3) {
+    const GroupSpread spread = model.SpreadOf(Ranks(first, first + 3), 12);
+    EXPECT_EQ(spread.size, 3);
+    EXPECT_EQ(spread.most, 3);
+    EXPECT_EQ(spread.fewest, 1);
+    const ExchangeCost gather = model.CostOf(CallOf(Collective::kAllGather, 1000000), spread);
+    EXPECT_DOUBLE_EQ(gather.within_node, 1e-4 + 2 * 1e6 / 2e9);
+    EXPECT_DOUBLE_EQ(gather.between_nodes, 1e-4 + 2 * 1e6 / 1e9);  // of 3, to 4 and 5
+    const ExchangeCost tokens = model.CostOf(CallOf(Collective::kAllToAllV, 3000000), spread);
+    EXPECT_DOUBLE_EQ(tokens.between_nodes, 1e-4 + 2 * 1e6 / 1e9);
+  }
+  EXPECT_FALSE(model.SpreadOf({0, 1, 2}, 3).leaves_node());
+  // Every other rank, 2 each: {0 2} {1 3} {4 6} {5 7}; and 3 each: {0 2, 4} {1 3, 5}.
+  EXPECT_FALSE(model.SpreadOf({0, 2}, 8).leaves_node());
+  const GroupSpread three = model.SpreadOf({1, 3, 5}, 6);
+  EXPECT_EQ(three.most, 2);
+  EXPECT_EQ(three.fewest, 1);
+}
+
 TEST(CostModel, AMessageIsPaidByItsReceiver) {
   const CostModel model = Model(RoundCluster());
-  const ExchangeCost near = model.CostOf(CallOf(Collective::kReceive, 2000000, 1), Ranks(0, 8), 0);
-  EXPECT_DOUBLE_EQ(near.seconds(), 1e-5 + 1e-3);
-  const ExchangeCost far = model.CostOf(CallOf(Collective::kReceive, 2000000, 4), Ranks(0, 8), 0);
-  EXPECT_DOUBLE_EQ(far.between_nodes, 1e-4 + 2e-3);
-  EXPECT_EQ(far.within_node, 0);
-  EXPECT_DOUBLE_EQ(model.SecondsOfMessage(2e6, 3, 4), 1e-4 + 2e-3);
+  const auto cost = [&](Collective collective, const std::vector<int>& stages, int num_ranks) {
+    return model.CostOf(CallOf(collective, 2000000), model.SpreadOf(stages, num_ranks));
+  };
+  const ExchangeCost near = cost(Collective::kReceive, {0, 2}, 4);
+  EXPECT_DOUBLE_EQ(near.within_node, 1e-5 + 1e-3);
+  EXPECT_EQ(near.between_nodes, 0);
+  // Stages of 2 ranks: the second one hands to the third on another node.
+  EXPECT_DOUBLE_EQ(cost(Collective::kReceive, {0, 2, 4}, 6).seconds(), 1e-4 + 2e-3);
+  EXPECT_EQ(cost(Collective::kSend, {0, 2, 4}, 6).seconds(), 0);
 }
 
 TEST(CostModel, AddingUpTakesTimeWhereTheDeviceSaysSo) {
   ClusterConfig cluster = RoundCluster();
   cluster.mutable_device()->set_reduction_bandwidth(1e9);
   const Call call = CallOf(Collective::kAllReduce, 4000000);
-  EXPECT_DOUBLE_EQ(Model(cluster).CostOf(call, Ranks(0, 4), 0).seconds(),
-                   Model(RoundCluster()).CostOf(call, Ranks(0, 4), 0).seconds() + 4e-3);
+  const GroupSpread node{.size = 4, .most = 4, .fewest = 4};
+  EXPECT_DOUBLE_EQ(Model(cluster).CostOf(call, node).seconds(),
+                   Model(RoundCluster()).CostOf(call, node).seconds() + 4e-3);
 }
 
 }  // namespace

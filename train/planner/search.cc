@@ -103,17 +103,24 @@ class Search {
     for (std::thread& thread : threads) thread.join();
   }
 
+  // Of groups of so many consecutive ranks.
+  bool SpanNodes(int size) const {
+    const int64_t node = cost_.cluster().ranks_per_node();
+    return num_ranks_ > node && node % size != 0;
+  }
+
   // One sequence a micro-batch, 1F1B.
   std::vector<RunConfig> LegalAxes() const {
-    const int64_t node = cost_.cluster().ranks_per_node();
     const int64_t layers = config_.model().num_layers();
     const int64_t experts = std::max<int64_t>(config_.model().moe().num_experts(), 1);
     std::vector<RunConfig> legal;
     for (const int pipeline : DivisorsOf(num_ranks_, layers)) {
       const int stage = num_ranks_ / pipeline;
-      for (const int tensor : DivisorsOf(stage, node)) {
+      for (const int tensor : DivisorsOf(stage, stage)) {
+        if (SpanNodes(tensor)) continue;
         for (const int context : DivisorsOf(stage / tensor, stage)) {
-          for (const int expert_tensor : DivisorsOf(stage, node)) {
+          for (const int expert_tensor : DivisorsOf(stage, stage)) {
+            if (SpanNodes(expert_tensor)) continue;
             for (const int expert : DivisorsOf(stage / expert_tensor, experts)) {
               RunConfig config = config_;
               ParallelConfig* parallel = config.mutable_parallel();

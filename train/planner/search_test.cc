@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <set>
 
 #include "configs/validate.h"
 #include "core/base/check.h"
@@ -13,10 +14,10 @@ namespace {
 
 constexpr int64_t kVocabulary = 257;
 
-CostModel Cost(int64_t memory_bytes) {
+CostModel Cost(int64_t memory_bytes, int ranks_per_node = 2) {
   ClusterConfig cluster;
   cluster.set_ranks(4);
-  cluster.set_ranks_per_node(2);
+  cluster.set_ranks_per_node(ranks_per_node);
   DeviceConfig* device = cluster.mutable_device();
   device->set_memory_bytes(memory_bytes);
   device->set_fp64_flops(1e9);
@@ -55,6 +56,24 @@ TEST(SearchLayouts, ReturnsLegalLayoutsFastestFirst) {
     EXPECT_GE(candidate.plan.seconds, last);
     last = candidate.plan.seconds;
   }
+}
+
+// Of groups of two on nodes of three, some lie on two nodes.
+TEST(SearchLayouts, LeavesOutTensorGroupsThatSpanNodes) {
+  RunConfig config = Config();
+  config.mutable_train()->set_global_batch_size(12);
+  const auto tensor_sizes = [&](int ranks_per_node) {
+    const auto result =
+        SearchLayouts(config, kVocabulary, 6, Cost(0, ranks_per_node), {.keep = 1000, .refine = 0});
+    std::set<int> sizes;
+    for (const Candidate& candidate : result->best) {
+      sizes.insert(candidate.config.parallel().tensor_size());
+      sizes.insert(candidate.config.parallel().expert_tensor_size());
+    }
+    return sizes;
+  };
+  EXPECT_EQ(tensor_sizes(3), std::set<int>{1});
+  EXPECT_TRUE(tensor_sizes(2).contains(2));
 }
 
 TEST(SearchLayouts, NoLayoutThatItKnowsIsFasterThanItsFirst) {

@@ -28,7 +28,7 @@ void StageClock::Observe(const Work& work) {
 }
 
 int64_t StageClock::Started(const Call& call, const std::vector<int>& members) {
-  const ExchangeCost cost = cost_.CostOf(call, members, rank_);
+  const ExchangeCost cost = cost_.CostOf(call, SpreadOf(members));
   Exchange exchange{.name = NameOf(call.collective), .seconds = cost.seconds()};
   if (cost_.overlaps_exchange()) {
     exchange.end = std::max(Occupy(cost.within_node, &within_node_free_),
@@ -37,6 +37,12 @@ int64_t StageClock::Started(const Call& call, const std::vector<int>& members) {
   exchanges_.push_back(exchange);
   ops_[exchange.name].count += 1;
   return std::ssize(exchanges_) - 1;
+}
+
+const GroupSpread& StageClock::SpreadOf(const std::vector<int>& members) {
+  const auto found = spreads_.find(members);
+  if (found != spreads_.end()) return found->second;
+  return spreads_.emplace(members, cost_.SpreadOf(members, num_ranks_)).first->second;
 }
 
 // When a link is done that is busy for so long from now, or from when it is free.

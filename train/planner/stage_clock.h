@@ -6,7 +6,9 @@
 // needs both has each for its own bytes, and ends when both are done. On a cluster that does not
 // overlap, an exchange takes its time where it is waited for.
 //
-//   StageClock clock(cost, rank);
+// Where groups do not all lie alike on the nodes, an exchange takes as long as that of the slowest.
+//
+//   StageClock clock(cost, num_ranks);
 //   DryRun(config, vocab_size, rank, num_ranks, {&clock, &clock, &clock});
 #pragma once
 
@@ -41,8 +43,8 @@ struct OpTime {
 
 class StageClock final : public WorkObserver, public CallObserver, public PlanObserver {
  public:
-  // `cost` outlives the clock.
-  StageClock(const CostModel& cost, int rank) : cost_(cost), rank_(rank) {}
+  // `cost` outlives the clock. `num_ranks`: of the world.
+  StageClock(const CostModel& cost, int num_ranks) : cost_(cost), num_ranks_(num_ranks) {}
 
   void Observe(const Work& work) override;
   int64_t Started(const Call& call, const std::vector<int>& members) override;
@@ -72,10 +74,12 @@ class StageClock final : public WorkObserver, public CallObserver, public PlanOb
     double end = 0;
   };
 
+  const GroupSpread& SpreadOf(const std::vector<int>& members);
   double Occupy(double seconds, double* link_free) const;
 
   const CostModel& cost_;
-  const int rank_;
+  const int num_ranks_;
+  std::map<std::vector<int>, GroupSpread> spreads_;  // by members
   RankTime total_;
   double within_node_free_ = 0;  // from when on a link is
   double between_nodes_free_ = 0;

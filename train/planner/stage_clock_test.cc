@@ -34,7 +34,7 @@ Call Gather(int64_t seconds) { return {.collective = Collective::kAllGather, .by
 
 TEST(StageClock, ComputationHidesAnExchange) {
   const CostModel cost = SlowCluster(true);
-  StageClock clock(cost, 0);
+  StageClock clock(cost, 4);
   const int64_t call = clock.Started(Gather(5), kNode);
   clock.Observe(kThreeSeconds);
   EXPECT_DOUBLE_EQ(clock.total().total(), 3);
@@ -47,7 +47,7 @@ TEST(StageClock, ComputationHidesAnExchange) {
 
 TEST(StageClock, ALinkCarriesOneExchangeAtATime) {
   const CostModel cost = SlowCluster(true);
-  StageClock clock(cost, 0);
+  StageClock clock(cost, 4);
   const int64_t first = clock.Started(Gather(4), kNode);
   const int64_t second = clock.Started(Gather(4), kNode);
   const int64_t other_link = clock.Started(Gather(7), kAcross);
@@ -63,7 +63,7 @@ TEST(StageClock, ALinkCarriesOneExchangeAtATime) {
 TEST(StageClock, AnExchangeOverNodesIsBusyOnBothLinks) {
   const CostModel cost = SlowCluster(true);
   const Call all_to_all{.collective = Collective::kAllToAllV, .bytes = 8};
-  StageClock clock(cost, 0);
+  StageClock clock(cost, 4);
   const int64_t first = clock.Started(all_to_all, {0, 1, 2, 3});
   const int64_t near = clock.Started(Gather(5), kNode);   // behind its 2 seconds
   const int64_t far = clock.Started(Gather(1), kAcross);  // behind its 4
@@ -77,7 +77,7 @@ TEST(StageClock, AnExchangeOverNodesIsBusyOnBothLinks) {
 
 TEST(StageClock, WithoutOverlapAnExchangeTakesItsTimeInTheWait) {
   const CostModel cost = SlowCluster(false);
-  StageClock clock(cost, 0);
+  StageClock clock(cost, 4);
   const int64_t call = clock.Started(Gather(5), kNode);
   clock.Observe(kThreeSeconds);
   clock.Waited(call);
@@ -86,7 +86,7 @@ TEST(StageClock, WithoutOverlapAnExchangeTakesItsTimeInTheWait) {
 
 TEST(StageClock, TellsActionsFromWhatLiesOutsideOfThem) {
   const CostModel cost = SlowCluster(true);
-  StageClock clock(cost, 0);
+  StageClock clock(cost, 4);
   const Action forward{Action::Kind::kForward, 0, 0}, backward{Action::Kind::kBackward, 0, 0};
   clock.Observe(kThreeSeconds);
   clock.PlanBegins({});

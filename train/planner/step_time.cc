@@ -62,7 +62,7 @@ absl::StatusOr<StageTimes> RunStage(const RunConfig& config, int64_t vocab_size,
                                     const PlanOptions& options) {
   const int fewest = options.is_quick ? 3 : 8;
   const int rank = stage * (num_ranks / spec.num_stages);
-  StageClock clock(cost, rank);
+  StageClock clock(cost, num_ranks);
   ASSIGN_OR_RETURN(const RankMemory memory,
                    DryRun(Shortened(config, spec, fewest), vocab_size, rank, num_ranks,
                           {.work = &clock, .calls = &clock, .plan = &clock},
@@ -90,7 +90,7 @@ double SecondsIn(const std::map<Kind, RankTime>& steady, Kind kind) {
   return found == steady.end() ? 0 : found->second.total();
 }
 
-// What a virtual stage hands to the next, from the first rank of one stage to that of another.
+// What a virtual stage hands to the next.
 double MessageSeconds(const RunConfig& config, int num_ranks, const CostModel& cost) {
   const ParallelConfig& parallel = config.parallel();
   if (parallel.pipeline_size() == 1) return 0;
@@ -99,7 +99,13 @@ double MessageSeconds(const RunConfig& config, int num_ranks, const CostModel& c
                         (parallel.tensor_size() * parallel.context_size());
   const auto width = static_cast<double>(config.model().hidden_size());
   const auto size = static_cast<double>(SizeOf(ComputeDtypeOf(config)));
-  return cost.SecondsOfMessage(tokens * width * size, 0, num_ranks / parallel.pipeline_size());
+  const Call receive{.collective = Collective::kReceive,
+                     .bytes = static_cast<int64_t>(tokens * width * size)};
+  std::vector<int> stages;  // the ranks of a pipeline
+  for (int stage = 0; stage < parallel.pipeline_size(); ++stage) {
+    stages.push_back(stage * (num_ranks / parallel.pipeline_size()));
+  }
+  return cost.CostOf(receive, cost.SpreadOf(stages, num_ranks)).seconds();
 }
 
 absl::StatusOr<Simulation> SimulateStages(const std::vector<StageTimes>& stages,

@@ -83,6 +83,19 @@ TEST(PlanStep, ExchangesTakeTime) {
   EXPECT_DOUBLE_EQ(slow.stages[0].micro_batches.compute, fast.stages[0].micro_batches.compute);
 }
 
+// Stages of two ranks on nodes of four: only the second and the third one are on different nodes.
+TEST(PlanStep, AMessageTakesAsLongAsTheSlowest) {
+  const RunConfig config =
+      TinyConfig({"parallel.pipeline_size=3", "model.num_layers=3", "train.global_batch_size=12"});
+  const auto seconds = [&](double between_nodes) {
+    ClusterConfig cluster = Cost().cluster();
+    cluster.mutable_between_nodes()->set_latency_seconds(between_nodes);
+    const CostModel cost = *CostModel::Create(cluster, PrecisionConfig::FP64);
+    return PlanStep(config, kVocabulary, 6, cost)->timeline.makespan;
+  };
+  EXPECT_GT(seconds(1), seconds(0) + 2);
+}
+
 TEST(PlanStep, StagesWaitForEachOther) {
   const RunConfig config = TinyConfig({"parallel.pipeline_size=2", "train.global_batch_size=16"});
   const StepPlan plan = Plan(config, 2);
