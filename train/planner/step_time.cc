@@ -12,11 +12,15 @@ namespace {
 
 using Kind = Action::Kind;
 
+// [chunks] What the actions of a micro-batch in the middle take.
+using ChunkTimesOf = std::vector<std::map<Kind, RankTime>>;
+
 // Of one stage, once a dry run has passed on a clock.
 struct StageTimes {
   RankMemory memory = {};
-  std::vector<std::map<Kind, RankTime>> steady = {};  // [chunks] of a micro-batch in the middle
-  RankTime rest = {};                                 // of the step
+  ChunkTimesOf training = {};
+  ChunkTimesOf counting = {};  // empty if the step has no pass that only counts
+  RankTime rest = {};          // of the step
   std::map<std::string, OpTime> ops = {};
 };
 
@@ -31,58 +35,76 @@ RunConfig Shortened(const RunConfig& config, const PipelineSpec& spec, int fewes
   return shortened;
 }
 
+// The times of a plan's micro-batch in the middle; what the others take more goes to `rest`.
+ChunkTimesOf SteadyTimes(const StageClock::PlanTimes& times, RankTime* rest) {
+  const PipelineSpec& spec = times.plan.spec;
+  ChunkTimesOf steady(spec.num_chunks);
+  for (const auto& [action, time] : times.actions) {
+    if (action.micro_batch == spec.num_micro_batches / 2) steady[action.chunk][action.kind] = time;
+  }
+  for (const auto& [action, time] : times.actions) {
+    *rest += time;
+    *rest -= steady[action.chunk][action.kind];
+  }
+  return steady;
+}
+
 // The plan with forward and backward; before it there may be one that only counts.
 StageTimes Summarize(const StageClock& clock, const RankMemory& memory) {
-  const StageClock::PlanTimes& training = clock.plans().back();
-  const int middle = training.plan.spec.num_micro_batches / 2;
   StageTimes times{.memory = memory, .rest = clock.outside(), .ops = clock.ops()};
-  times.steady.resize(training.plan.spec.num_chunks);
-  for (const auto& [action, time] : training.actions) {
-    if (action.micro_batch == middle) times.steady[action.chunk][action.kind] = time;
-  }
-  for (const auto& [action, time] : training.actions) {
-    times.rest += time;
-    times.rest -= times.steady[action.chunk][action.kind];
+  times.training = SteadyTimes(clock.plans().back(), &times.rest);
+  if (clock.plans().size() > 1) {
+    times.counting = SteadyTimes(clock.plans().front(), &times.rest);
   }
   return times;
 }
 
-// Counting takes the forwards of every micro-batch through all stages.
-double MakespanOfCounting(const StageClock& clock, const PipelineSpec& spec) {
-  if (clock.plans().size() < 2) return 0;
-  const StageClock::PlanTimes& counting = clock.plans().front();
-  RankTime sum;
-  for (const auto& [action, time] : counting.actions) sum += time;
-  const int counted = counting.plan.spec.num_micro_batches;
-  return sum.total() / counted * (spec.num_micro_batches + spec.num_stages - 1);
-}
+// A step, as all of its stages know it.
+struct Step {
+  const RunConfig& config;
+  int64_t tokenizer_vocab_size;
+  int num_ranks;
+  const ModelSpec& model;
+  const PipelineSpec pipeline;
+};
 
-absl::StatusOr<StageTimes> RunStage(const RunConfig& config, int64_t vocab_size, int stage,
-                                    int num_ranks, const CostModel& cost, const PipelineSpec& spec,
-                                    const PlanOptions& options) {
-  const int fewest = options.is_quick ? 3 : 8;
-  const int rank = stage * (num_ranks / spec.num_stages);
-  StageClock clock(cost, num_ranks);
+absl::StatusOr<StageTimes> RunStage(const Step& step, int stage, const CostModel& cost,
+                                    bool is_quick) {
+  const int fewest = is_quick ? 3 : 8;
+  const int rank = stage * (step.num_ranks / step.pipeline.num_stages);
+  StageClock clock(cost, step.num_ranks);
   ASSIGN_OR_RETURN(const RankMemory memory,
-                   DryRun(Shortened(config, spec, fewest), vocab_size, rank, num_ranks,
-                          {.work = &clock, .calls = &clock, .plan = &clock},
+                   DryRun(Shortened(step.config, step.pipeline, fewest), step.tokenizer_vocab_size,
+                          rank, step.num_ranks, {.work = &clock, .calls = &clock, .plan = &clock},
                           {.chunk_elements = cost.cluster().device().chunk_elements()}));
-  StageTimes times = Summarize(clock, memory);
-  times.rest.compute += MakespanOfCounting(clock, spec);
-  return times;
+  return Summarize(clock, memory);
 }
 
 // Equal for stages whose chunks have alike layers.
-std::vector<int64_t> CompositionOf(const RunConfig& config, const ModelSpec& model,
-                                   const PipelineSpec& spec, int stage) {
+std::vector<int64_t> CompositionOf(const Step& step, int stage) {
   std::vector<int64_t> composition;
-  for (const ModelChunk& chunk : ChunksOf(config, spec, stage)) {
-    const auto begin = model.is_moe_layer.begin();
+  for (const ModelChunk& chunk : ChunksOf(step.config, step.pipeline, stage)) {
+    const auto begin = step.model.is_moe_layer.begin();
     composition.push_back(chunk.end_layer - chunk.first_layer);
     composition.push_back(std::count(begin + chunk.first_layer, begin + chunk.end_layer, true));
     composition.push_back((chunk.embeds ? 1 : 0) + (chunk.has_head ? 2 : 0));
   }
   return composition;
+}
+
+absl::StatusOr<std::vector<StageTimes>> RunStages(const Step& step, const CostModel& cost,
+                                                  bool is_quick) {
+  std::vector<StageTimes> times;
+  std::map<std::vector<int64_t>, int> first_with;
+  for (int stage = 0; stage < step.pipeline.num_stages; ++stage) {
+    const auto [alike, is_new] = first_with.insert({CompositionOf(step, stage), stage});
+    if (!is_new && is_quick) {
+      times.push_back(times[alike->second]);
+      continue;
+    }
+    ASSIGN_OR_RETURN(times.emplace_back(), RunStage(step, stage, cost, is_quick));
+  }
+  return times;
 }
 
 double SecondsIn(const std::map<Kind, RankTime>& steady, Kind kind) {
@@ -109,25 +131,42 @@ double MessageSeconds(const RunConfig& config, int num_ranks, const CostModel& c
 }
 
 absl::StatusOr<Simulation> SimulateStages(const std::vector<StageTimes>& stages,
-                                          const PipelineSpec& spec, double message_seconds) {
+                                          ChunkTimesOf StageTimes::*pass, const PipelinePlan& plan,
+                                          double message_seconds) {
   SimulationOptions options{.latency = message_seconds};
-  for (int v = 0; v < spec.num_virtual_stages(); ++v) {
-    const ChunkPlace place = PlaceOf(spec, v);
-    const std::map<Kind, RankTime>& steady = stages[place.stage].steady[place.chunk];
+  for (int v = 0; v < plan.spec.num_virtual_stages(); ++v) {
+    const ChunkPlace place = PlaceOf(plan.spec, v);
+    const std::map<Kind, RankTime>& steady = (stages[place.stage].*pass)[place.chunk];
     options.times.push_back({.forward = SecondsIn(steady, Kind::kForward),
                              .input_gradients = SecondsIn(steady, Kind::kBackward) +
                                                 SecondsIn(steady, Kind::kInputGradients),
                              .weight_gradients = SecondsIn(steady, Kind::kWeightGradients)});
   }
-  ASSIGN_OR_RETURN(const PipelinePlan plan, MakePlan(spec));
   return Simulate(plan, options);
+}
+
+// Seconds until all stages have counted, if they do.
+absl::StatusOr<double> CountingSeconds(const std::vector<StageTimes>& stages,
+                                       const PipelineSpec& spec, double message_seconds) {
+  if (stages[0].counting.empty()) return 0;
+  ASSIGN_OR_RETURN(const PipelinePlan plan, MakePlan(spec, Passes::kForwardOnly));
+  ASSIGN_OR_RETURN(const Simulation simulation,
+                   SimulateStages(stages, &StageTimes::counting, plan, message_seconds));
+  return simulation.makespan;
+}
+
+RankTime SumOf(const ChunkTimesOf& chunks) {
+  RankTime sum;
+  for (const auto& chunk : chunks) {
+    for (const auto& [kind, time] : chunk) sum += time;
+  }
+  return sum;
 }
 
 StagePlan PlanOf(const StageTimes& times, const PipelineSpec& spec) {
   StagePlan stage{.memory = times.memory, .rest = times.rest, .ops = times.ops};
-  for (const auto& chunk : times.steady) {
-    for (const auto& [kind, time] : chunk) stage.micro_batches += spec.num_micro_batches * time;
-  }
+  stage.micro_batches = spec.num_micro_batches * SumOf(times.training);
+  stage.rest += spec.num_micro_batches * SumOf(times.counting);
   return stage;
 }
 
@@ -142,34 +181,27 @@ absl::StatusOr<StepPlan> PlanStep(const RunConfig& config, int64_t tokenizer_voc
                    ModelSpec::FromProto(config.model(), tokenizer_vocab_size));
   RETURN_IF_ERROR(CheckPipeline(config, num_ranks));
   const PipelineSpec spec = PipelineOf(config, num_ranks);
-  std::vector<StageTimes> times;
-  std::map<std::vector<int64_t>, int> first_with;
-  for (int stage = 0; stage < spec.num_stages; ++stage) {
-    const auto [alike, is_new] =
-        first_with.insert({CompositionOf(config, model, spec, stage), stage});
-    if (!is_new && options.is_quick) {
-      times.push_back(times[alike->second]);
-      continue;
-    }
-    ASSIGN_OR_RETURN(times.emplace_back(),
-                     RunStage(config, tokenizer_vocab_size, stage, num_ranks, cost, spec, options));
-  }
+  ASSIGN_OR_RETURN(
+      const std::vector<StageTimes> times,
+      RunStages({config, tokenizer_vocab_size, num_ranks, model, spec}, cost, options.is_quick));
 
   StepPlan plan{.peak_flops = cost.peak_flops(), .num_ranks = num_ranks};
   const TrainConfig& train = config.train();
   plan.tokens = static_cast<double>(train.global_batch_size() * train.sequence_length());
   plan.model_flops = 3 * model.ForwardFlopsPerToken(train.sequence_length()) * plan.tokens;
+  const double message_seconds = MessageSeconds(config, num_ranks, cost);
+  ASSIGN_OR_RETURN(const PipelinePlan training, MakePlan(spec));
   ASSIGN_OR_RETURN(plan.timeline,
-                   SimulateStages(times, spec, MessageSeconds(config, num_ranks, cost)));
-  for (const StageTimes& stage : times) plan.stages.push_back(PlanOf(stage, spec));
+                   SimulateStages(times, &StageTimes::training, training, message_seconds));
+  ASSIGN_OR_RETURN(const double counting, CountingSeconds(times, spec, message_seconds));
   double rest = 0;
   for (int s = 0; s < spec.num_stages; ++s) {
-    const StagePlan& stage = plan.stages[s];
-    rest = std::max(rest, stage.rest.total());
+    rest = std::max(rest, times[s].rest.total());
+    const StagePlan& stage = plan.stages.emplace_back(PlanOf(times[s], spec));
     if (stage.bytes() > plan.peak_bytes()) plan.fullest_stage = s;
     if (WorkOf(stage) > WorkOf(plan.stages[plan.slowest_stage])) plan.slowest_stage = s;
   }
-  plan.seconds = plan.timeline.makespan + rest;
+  plan.seconds = plan.timeline.makespan + counting + rest;
   for (StagePlan& stage : plan.stages) stage.bubble = std::max(plan.seconds - WorkOf(stage), 0.0);
   return plan;
 }

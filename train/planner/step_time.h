@@ -21,7 +21,7 @@ namespace moebius {
 struct StagePlan {
   RankMemory memory = {};
   RankTime micro_batches = {};  // forward and backward of all
-  RankTime rest = {};           // reductions, norm, update, gathering, a counting pass
+  RankTime rest = {};           // reductions, norm, update, gathering; forwards that only count
   double bubble = 0;            // waits for other stages
   std::map<std::string, OpTime> ops = {};
 

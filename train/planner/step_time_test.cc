@@ -83,6 +83,27 @@ TEST(PlanStep, ExchangesTakeTime) {
   EXPECT_DOUBLE_EQ(slow.stages[0].micro_batches.compute, fast.stages[0].micro_batches.compute);
 }
 
+// The pass that counts for EXACT waits in its exchanges, and for other stages.
+TEST(PlanStep, CountingComputesAndWaits) {
+  const auto plan = [](const char* counts, int stages, double latency) {
+    const RunConfig config =
+        TinyConfig({"model.moe.balance.loss=[{scope: GLOBAL_BATCH}]", "parallel.expert_size=2",
+                    absl::StrCat("model.moe.balance.global_counts=", counts),
+                    "train.global_batch_size=32", absl::StrCat("parallel.pipeline_size=", stages)});
+    return Plan(config, 2 * stages, latency);
+  };
+  const StepPlan fast = plan("EXACT", 1, 0), slow = plan("EXACT", 1, 1);
+  EXPECT_DOUBLE_EQ(slow.stages[0].rest.compute, fast.stages[0].rest.compute);
+  // In 2 layers and 16 micro-batches, to the experts at least.
+  EXPECT_GT(slow.stages[0].rest.exchange, plan("RUNNING", 1, 1).stages[0].rest.exchange + 32);
+  // What one of two stages counts, the other waits for at first.
+  const StepPlan exact = plan("EXACT", 2, 0), running = plan("RUNNING", 2, 0);
+  const double counting = exact.stages[0].rest.total() - running.stages[0].rest.total();
+  EXPECT_GT(counting, 0);
+  EXPECT_GT(exact.seconds, running.seconds + counting * 33 / 32);
+  EXPECT_GT(exact.stages[0].bubble, running.stages[0].bubble);
+}
+
 // Stages of two ranks on nodes of four: only the second and the third one are on different nodes.
 TEST(PlanStep, AMessageTakesAsLongAsTheSlowest) {
   const RunConfig config =
