@@ -1,6 +1,7 @@
 #include "launcher/plan_report.h"
 
 #include <algorithm>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -67,26 +68,45 @@ std::string StageLine(const std::string& name, const StagePlan& stage, double se
                          stage.bubble, Share(stage.bubble, seconds), stage.rest.total());
 }
 
-std::vector<std::pair<std::string, OpTime>> LongestOps(const StagePlan& stage) {
-  std::vector<std::pair<std::string, OpTime>> ops(stage.ops.begin(), stage.ops.end());
+using NamedOp = std::pair<std::string, OpTime>;
+
+std::vector<NamedOp> LongestOps(const StagePlan& stage) {
+  std::vector<NamedOp> ops(stage.ops.begin(), stage.ops.end());
   std::ranges::stable_sort(
       ops, [](const auto& a, const auto& b) { return a.second.seconds > b.second.seconds; });
   return ops;
 }
 
-std::string OpLines(const StagePlan& stage) {
-  constexpr size_t kMost = 12;
-  const auto ops = LongestOps(stage);
-  double sum = 0;
-  for (const auto& [name, time] : ops) sum += time.seconds;
-  std::string text = absl::StrFormat("%-26s %6s %14s\n", "op or exchange", "share", "rate");
-  for (size_t i = 0; i < std::min(ops.size(), kMost); ++i) {
-    const auto& [name, time] = ops[i];
-    const std::string rate =
-        time.flops > 0 ? absl::StrFormat("%.1f TFLOP/s", time.flops / time.seconds / 1e12) : "";
-    absl::StrAppendFormat(&text, "%-26s %5.1f%% %14s\n", name, Share(time.seconds, sum), rate);
+OpTime Together(std::span<const NamedOp> ops) {
+  OpTime sum;
+  for (const auto& [name, op] : ops) {
+    sum.count += op.count;
+    sum.seconds += op.seconds;
   }
-  return text;
+  return sum;
+}
+
+std::string OpLine(const std::string& name, const OpTime& op, double whole) {
+  const std::string rate =
+      op.flops > 0 ? absl::StrFormat("%.1f TFLOP/s", op.flops / op.seconds / 1e12) : "";
+  return absl::StrFormat("%-26s %9d %11.4f s %5.1f%% %14s\n", name, op.count, op.seconds,
+                         Share(op.seconds, whole), rate);
+}
+
+// The longest ones, the others together, and all: the stage's compute and exchange.
+std::string OpLines(const StepPlan& plan) {
+  constexpr size_t kMost = 12;
+  const std::vector<NamedOp> ops = LongestOps(plan.stages[plan.slowest_stage]);
+  const std::span<const NamedOp> all = ops, longest = all.first(std::min(ops.size(), kMost));
+  const OpTime sum = Together(all);
+  std::string text = absl::StrFormat("%-26s %9s %13s %6s %14s\n",
+                                     absl::StrCat("stage ", plan.slowest_stage, ", a whole step"),
+                                     "calls", "seconds", "share", "rate");
+  for (const auto& [name, op] : longest) text += OpLine(name, op, sum.seconds);
+  if (const auto others = all.subspan(longest.size()); !others.empty()) {
+    text += OpLine(absl::StrCat(others.size(), " others"), Together(others), sum.seconds);
+  }
+  return text + OpLine("together", sum, sum.seconds);
 }
 
 char LetterOf(const Action& action) {
@@ -141,7 +161,7 @@ Json StageJson(const StagePlan& stage, const StageSimulation& simulation) {
           {"rest", TimeJson(stage.rest)},
           {"bubble_seconds", stage.bubble},
           {"bytes", std::move(bytes)},
-          {"dry_run_ops", std::move(ops)},
+          {"ops", std::move(ops)},
           {"timeline", std::move(actions)}};
 }
 
@@ -206,7 +226,7 @@ std::string TimeText(const StepPlan& plan) {
 
 std::string PlanText(const PlanSubject& subject, const StepPlan& plan) {
   return absl::StrCat(SubjectText(subject), TimeText(plan), "\n", MemoryText(subject, plan), "\n",
-                      OpLines(plan.stages[plan.slowest_stage]));
+                      OpLines(plan));
 }
 
 Json PlanJson(const PlanSubject& subject, const StepPlan& plan) {

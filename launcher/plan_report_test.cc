@@ -27,6 +27,9 @@ StepPlan Plan() {
   plan.stages[1].micro_batches = {.compute = 1.5, .exchange = 0.25};
   plan.stages[1].rest = {.compute = 0.25};
   plan.stages[1].ops["linear"] = {.count = 3, .seconds = 1, .flops = 5e11};
+  for (int i = 0; i < 12; ++i) {
+    plan.stages[1].ops["short " + std::to_string(i)] = {.count = 2, .seconds = 1.0 / 12};
+  }
   plan.timeline.stages.resize(2);
   plan.timeline.makespan = 2;
   plan.timeline.stages[0].timeline = {{{Action::Kind::kForward, 0, 0}, 0, 0.5},
@@ -50,7 +53,10 @@ TEST(PlanText, TellsParametersTimeAndMemory) {
   ExpectHas(text, "62.0  the fullest");
   ExpectHas(text, "fits the 100.0 of a device");
   ExpectHas(text, "|" + std::string(22, 'F') + std::string(44, '.') + std::string(22, 'B') + "|");
-  ExpectHas(text, "linear                     100.0%    0.5 TFLOP/s");
+  ExpectHas(text, "stage 1, a whole step");
+  ExpectHas(text, "linear                             3      1.0000 s  50.0%    0.5 TFLOP/s");
+  ExpectHas(text, "1 others                           2      0.0833 s   4.2%");
+  ExpectHas(text, "together                          27      2.0000 s 100.0%");
 }
 
 TEST(PlanText, SaysWhatDoesNotFit) {
@@ -68,6 +74,7 @@ TEST(PlanJson, HasTheSameNumbers) {
   EXPECT_EQ(json["peak_bytes"], 62 * kMiB);
   EXPECT_EQ(json["stages"][1]["bytes"]["activations"], 20 * kMiB);
   EXPECT_EQ(json["stages"][0]["bubble_seconds"], 0.75);
+  EXPECT_EQ(json["stages"][1]["ops"][0]["seconds"], 1);
   EXPECT_EQ(json["stages"][0]["timeline"][1]["kind"], "B");
   EXPECT_EQ(json["stages"][0]["timeline"][1]["start"], 1.5);
 }

@@ -67,6 +67,7 @@ class Plan(Case):
             self.assertEqual(len(stage["timeline"]), 8)  # forward and backward of 4 micro-batches
             busy = sum(sum(stage[part].values()) for part in ("micro_batches", "rest"))
             self.assertAlmostEqual(busy + stage["bubble_seconds"], plan["step"]["seconds"])
+            self.assertAlmostEqual(sum(op["seconds"] for op in stage["ops"]), busy)
 
     def test_search_names_a_layout_that_can_be_planned(self):
         result = json.loads(self.plan("--cluster", H100, "--ranks", 4, "--search", "-o", "json"))

@@ -18,6 +18,15 @@ RankTime operator*(double factor, const RankTime& time) {
   return {factor * time.compute, factor * time.exchange};
 }
 
+void Add(int64_t factor, const OpTimes& ops, OpTimes* sum) {
+  for (const auto& [name, op] : ops) {
+    OpTime& to = (*sum)[name];
+    to.count += factor * op.count;
+    to.seconds += static_cast<double>(factor) * op.seconds;
+    to.flops += static_cast<double>(factor) * op.flops;
+  }
+}
+
 void StageClock::Observe(const Work& work) {
   const double seconds = cost_.SecondsOf(work);
   total_.compute += seconds;
@@ -63,12 +72,19 @@ void StageClock::Waited(int64_t call) {
 
 void StageClock::PlanBegins(const PipelinePlan& plan) { plans_.push_back({.plan = plan}); }
 
-void StageClock::ActionBegins(const Action& /*action*/) { action_begin_ = total_; }
+void StageClock::ActionBegins(const Action& action) {
+  action_begin_ = total_;
+  if (action.micro_batch == plans_.back().middle()) ops_begin_ = ops_;
+}
 
 void StageClock::ActionEnds(const Action& action) {
+  PlanTimes& plan = plans_.back();
   RankTime time = total_;
   time -= action_begin_;
-  plans_.back().actions[action] = time;
+  plan.actions[action] = time;
+  if (action.micro_batch != plan.middle()) return;
+  Add(1, ops_, &plan.middle_ops);
+  Add(-1, ops_begin_, &plan.middle_ops);
 }
 
 RankTime StageClock::outside() const {

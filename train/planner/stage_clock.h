@@ -40,6 +40,11 @@ struct OpTime {
   double seconds = 0;
   double flops = 0;
 };
+// By name of the op or the collective; of exchanges, what was waited for.
+using OpTimes = std::map<std::string, OpTime>;
+
+// Adds `factor` times `ops` to `sum`.
+void Add(int64_t factor, const OpTimes& ops, OpTimes* sum);
 
 class StageClock final : public WorkObserver, public CallObserver, public PlanObserver {
  public:
@@ -58,14 +63,17 @@ class StageClock final : public WorkObserver, public CallObserver, public PlanOb
   struct PlanTimes {
     PipelinePlan plan = {};
     std::map<Action, RankTime> actions = {};
+    OpTimes middle_ops = {};  // in the actions of the micro-batch in the middle
+
+    int middle() const { return plan.spec.num_micro_batches / 2; }
   };
   const std::vector<PlanTimes>& plans() const { return plans_; }
 
   RankTime total() const { return total_; }
   RankTime outside() const;  // of all that is no action of a plan
 
-  // By name of the op or the collective; of exchanges, what was waited for.
-  const std::map<std::string, OpTime>& ops() const { return ops_; }
+  // Their seconds add up to total().
+  const OpTimes& ops() const { return ops_; }
 
  private:
   struct Exchange {
@@ -85,8 +93,9 @@ class StageClock final : public WorkObserver, public CallObserver, public PlanOb
   double between_nodes_free_ = 0;
   std::vector<Exchange> exchanges_;  // by number
   std::vector<PlanTimes> plans_;
-  RankTime action_begin_;  // total_, when the action that runs began
-  std::map<std::string, OpTime> ops_;
+  RankTime action_begin_;  // total_ and ops_, when the action that runs began
+  OpTimes ops_begin_;
+  OpTimes ops_;
 };
 
 }  // namespace moebius

@@ -21,7 +21,7 @@ struct StageTimes {
   ChunkTimesOf training = {};
   ChunkTimesOf counting = {};  // empty if the step has no pass that only counts
   RankTime rest = {};          // of the step
-  std::map<std::string, OpTime> ops = {};
+  OpTimes ops = {};            // of the step
 };
 
 // A step of fewer micro-batches: enough for first and last ones, which begin and end what others
@@ -37,10 +37,9 @@ RunConfig Shortened(const RunConfig& config, const PipelineSpec& spec, int fewes
 
 // The times of a plan's micro-batch in the middle; what the others take more goes to `rest`.
 ChunkTimesOf SteadyTimes(const StageClock::PlanTimes& times, RankTime* rest) {
-  const PipelineSpec& spec = times.plan.spec;
-  ChunkTimesOf steady(spec.num_chunks);
+  ChunkTimesOf steady(times.plan.spec.num_chunks);
   for (const auto& [action, time] : times.actions) {
-    if (action.micro_batch == spec.num_micro_batches / 2) steady[action.chunk][action.kind] = time;
+    if (action.micro_batch == times.middle()) steady[action.chunk][action.kind] = time;
   }
   for (const auto& [action, time] : times.actions) {
     *rest += time;
@@ -49,12 +48,16 @@ ChunkTimesOf SteadyTimes(const StageClock::PlanTimes& times, RankTime* rest) {
   return steady;
 }
 
-// The plan with forward and backward; before it there may be one that only counts.
-StageTimes Summarize(const StageClock& clock, const RankMemory& memory) {
+// The plan with forward and backward; before it there may be one that only counts. The micro-batch
+// in the middle stands for those of the step that did not run dry.
+StageTimes Summarize(const StageClock& clock, const RankMemory& memory, int num_micro_batches) {
   StageTimes times{.memory = memory, .rest = clock.outside(), .ops = clock.ops()};
   times.training = SteadyTimes(clock.plans().back(), &times.rest);
   if (clock.plans().size() > 1) {
     times.counting = SteadyTimes(clock.plans().front(), &times.rest);
+  }
+  for (const StageClock::PlanTimes& plan : clock.plans()) {
+    Add(num_micro_batches - plan.plan.spec.num_micro_batches, plan.middle_ops, &times.ops);
   }
   return times;
 }
@@ -77,7 +80,7 @@ absl::StatusOr<StageTimes> RunStage(const Step& step, int stage, const CostModel
                    DryRun(Shortened(step.config, step.pipeline, fewest), step.tokenizer_vocab_size,
                           rank, step.num_ranks, {.work = &clock, .calls = &clock, .plan = &clock},
                           {.chunk_elements = cost.cluster().device().chunk_elements()}));
-  return Summarize(clock, memory);
+  return Summarize(clock, memory, step.pipeline.num_micro_batches);
 }
 
 // Equal for stages whose chunks have alike layers.

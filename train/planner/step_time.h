@@ -4,8 +4,6 @@
 #pragma once
 
 #include <cstdint>
-#include <map>
-#include <string>
 #include <vector>
 
 #include "configs/run.pb.h"
@@ -23,7 +21,7 @@ struct StagePlan {
   RankTime micro_batches = {};  // forward and backward of all
   RankTime rest = {};           // reductions, norm, update, gathering; forwards that only count
   double bubble = 0;            // waits for other stages
-  std::map<std::string, OpTime> ops = {};
+  OpTimes ops = {};             // of the whole step: their seconds are those of both together
 
   int64_t bytes() const { return memory.peak + memory.scratch; }
 };

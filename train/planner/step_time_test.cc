@@ -39,15 +39,16 @@ StepPlan Plan(const RunConfig& config, int num_ranks, double latency = 0, bool i
   return *plan;
 }
 
+double WorkOf(const StagePlan& stage) { return stage.micro_batches.total() + stage.rest.total(); }
+
 double FlopsOf(const StepPlan& plan, const std::vector<const char*>& ops) {
   double flops = 0;
   for (const char* op : ops) flops += plan.stages[0].ops.at(op).flops;
   return flops;
 }
 
-// Operations that ran dry are those that MFU counts.
-TEST(PlanStep, CountsThreeForwardsInProducts) {
-  const RunConfig config = TinyConfig({});
+// Operations of the step are those that MFU counts.
+void ExpectThreeForwardsInProducts(const RunConfig& config) {
   const StepPlan plan = Plan(config, 1);
   const int64_t S = config.train().sequence_length();
   const ModelSpec model = *ModelSpec::FromProto(config.model(), kVocabulary);
@@ -61,6 +62,31 @@ TEST(PlanStep, CountsThreeForwardsInProducts) {
   EXPECT_NEAR(FlopsOf(plan, {"attention"}), seen * attention * plan.tokens, 1);
   EXPECT_NEAR(FlopsOf(plan, {"attention.gradient"}), 2.5 * seen * attention * plan.tokens, 1);
   EXPECT_DOUBLE_EQ(plan.model_flops, 3 * model.ForwardFlopsPerToken(S) * plan.tokens);
+}
+
+TEST(PlanStep, CountsThreeForwardsInProducts) {
+  ExpectThreeForwardsInProducts(TinyConfig({}));
+  ExpectThreeForwardsInProducts(TinyConfig({"train.global_batch_size=64"}));  // 8 run dry
+}
+
+// Also of the micro-batches that did not run dry, and of the pass that counts.
+TEST(PlanStep, OpsAddUpToTheStep) {
+  const auto plan = [](int batch) {
+    return Plan(
+        TinyConfig({"parallel.pipeline_size=2", "parallel.expert_size=2", "parallel.zero_stage=3",
+                    absl::StrCat("train.global_batch_size=", batch),
+                    "model.moe.balance={loss { } global_counts: EXACT}"}),
+        4, 0.001);
+  };
+  const StepPlan all = plan(16),
+                 some = plan(64);  // micro-batches of a rank run dry: 8, and 8 of 32
+  for (const int s : {0, 1}) {
+    double seconds = 0;
+    for (const auto& [name, op] : some.stages[s].ops) seconds += op.seconds;
+    EXPECT_NEAR(seconds, WorkOf(some.stages[s]), 1e-9 * seconds);
+    EXPECT_EQ(some.stages[s].ops.at("all-to-all").count,
+              4 * all.stages[s].ops.at("all-to-all").count);
+  }
 }
 
 TEST(PlanStep, OneRankComputesAllTheTime) {
