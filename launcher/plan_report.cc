@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "train/metrics/console.h"
 
 namespace moebius {
@@ -172,19 +173,18 @@ std::string ScheduleOf(const ParallelConfig& parallel) {
   return absl::StrCat(name, " x ", parallel.virtual_pipeline_size());
 }
 
-std::string OverridesOf(const RunConfig& config) {
-  const ParallelConfig& parallel = config.parallel();
-  return absl::StrFormat(
-      "--set parallel.tensor_size=%d --set parallel.pipeline_size=%d --set "
-      "parallel.context_size=%d --set parallel.expert_size=%d --set "
-      "parallel.expert_tensor_size=%d --set parallel.zero_stage=%d --set parallel.recompute=%s "
-      "--set parallel.pipeline_schedule=%s --set parallel.virtual_pipeline_size=%d --set "
-      "train.micro_batch_size=%d",
-      parallel.tensor_size(), parallel.pipeline_size(), parallel.context_size(),
-      parallel.expert_size(), parallel.expert_tensor_size(), parallel.zero_stage(),
-      ParallelConfig::Recompute_Name(parallel.recompute()),
-      ParallelConfig::PipelineSchedule_Name(parallel.pipeline_schedule()),
-      parallel.virtual_pipeline_size(), config.train().micro_batch_size());
+// "train.micro_batch_size 4, which balance losses with scope MICRO_BATCH depend on".
+std::string KeptText(const KeptByLayouts& kept) {
+  std::vector<std::string> parts;
+  if (kept.micro_batch_size > 0) {
+    parts.push_back(absl::StrCat("train.micro_batch_size ", kept.micro_batch_size,
+                                 ", which balance losses with scope MICRO_BATCH depend on"));
+  }
+  if (kept.num_micro_batches > 0) {
+    parts.push_back(absl::StrCat(kept.num_micro_batches, " micro-batches a rank",
+                                 ", which global_counts RUNNING depends on"));
+  }
+  return absl::StrJoin(parts, "; ");
 }
 
 Json RatesJson(const StepPlan& plan) {
@@ -244,8 +244,12 @@ Json PlanJson(const PlanSubject& subject, const StepPlan& plan) {
 
 std::string SearchText(const PlanSubject& subject, const SearchResult& result) {
   std::string text = SubjectText(subject);
-  absl::StrAppendFormat(&text, "%-18s %d sizes of axes are legal, %d of them fit; %d ran dry\n\n",
+  absl::StrAppendFormat(&text, "%-18s %d sizes of axes are legal, %d of them fit; %d ran dry\n",
                         "layouts", result.num_legal, result.num_fitting, result.num_planned);
+  if (const std::string kept = KeptText(result.kept); !kept.empty()) {
+    absl::StrAppendFormat(&text, "%-18s %s\n", "kept", kept);
+  }
+  text += "\n";
   absl::StrAppendFormat(&text, "%6s %8s %7s %6s %6s  %-16s %4s %-9s %5s %12s %6s %9s\n", "tensor",
                         "pipeline", "context", "expert", "exp_tp", "schedule", "zero", "recompute",
                         "micro", "tokens/s", "MFU", "peak MiB");
@@ -275,6 +279,8 @@ Json SearchJson(const PlanSubject& subject, const SearchResult& result) {
   json["legal"] = result.num_legal;
   json["fitting"] = result.num_fitting;
   json["planned"] = result.num_planned;
+  json["kept"] = {{"micro_batch_size", result.kept.micro_batch_size},
+                  {"num_micro_batches", result.kept.num_micro_batches}};
   json["layouts"] = std::move(layouts);
   return json;
 }

@@ -27,7 +27,8 @@ std::string PlanText(const PlanSubject& subject, const StepPlan& plan);
 // The same numbers; the timeline as lists of actions with start and end.
 nlohmann::ordered_json PlanJson(const PlanSubject& subject, const StepPlan& plan);
 
-// A line a layout, best first, and the overrides (--set) that choose the best one.
+// A line a layout, best first, and the overrides (--set) that choose the best one; before them a
+// line for what every layout keeps.
 std::string SearchText(const PlanSubject& subject, const SearchResult& result);
 nlohmann::ordered_json SearchJson(const PlanSubject& subject, const SearchResult& result);
 

@@ -65,6 +65,20 @@ TEST(PlanText, SaysWhatDoesNotFit) {
   ExpectHas(PlanText(small, Plan()), "DOES NOT FIT the 61.0 of a device");
 }
 
+TEST(SearchText, TellsWhatIsKept) {
+  SearchResult result;
+  result.best.push_back({RunConfig(), Plan()});
+  EXPECT_EQ(SearchText(kSubject, result).find("kept"), std::string::npos);
+  result.kept = {.micro_batch_size = 4, .num_micro_batches = 2};
+  const std::string text = SearchText(kSubject, result);
+  ExpectHas(
+      text,
+      "kept               train.micro_batch_size 4, which balance losses with scope "
+      "MICRO_BATCH depend on; 2 micro-batches a rank, which global_counts RUNNING depends on\n");
+  const auto json = SearchJson(kSubject, result);
+  EXPECT_EQ(json["kept"]["num_micro_batches"], 2);
+}
+
 TEST(PlanJson, HasTheSameNumbers) {
   const auto json = PlanJson(kSubject, Plan());
   EXPECT_EQ(json["parameters"]["active"], 3000);

@@ -80,6 +80,17 @@ class Plan(Case):
         self.assertIn("the first one: --set", self.plan("--cluster", H100, "--ranks", 4,
                                                         "--search"))
 
+    def test_search_keeps_what_results_depend_on(self):
+        micro_batch = ["--cluster", H100, "--ranks", 2, "--search", "--set",
+                       "model.moe.balance.loss[0].scope=MICRO_BATCH"]
+        self.assertIn("kept               train.micro_batch_size 4, ", self.plan(*micro_batch))
+        for layout in json.loads(self.plan(*micro_batch, "-o", "json"))["layouts"]:
+            self.assertTrue(layout["overrides"].endswith("train.micro_batch_size=4"))
+        running = ["--set", "model.moe.balance.global_counts=RUNNING"]
+        self.assertIn("kept               2 micro-batches a rank, ",
+                      self.plan("--cluster", H100, "--ranks", 2, "--search", *running))
+        self.assertIn("RUNNING", self.refuse("--cluster", H100, "--ranks", 3, "--search", *running))
+
     def test_broken_clusters(self):
         cluster = self.folder / "broken.textproto"
         for old, new, words in BROKEN_CLUSTERS:

@@ -4,7 +4,8 @@
 // Sizes of axes are tried all, each with the first policy that fits (from none to full recompute,
 // from whole to sharded parameters), one sequence a micro-batch. Around the best of them schedules,
 // virtual stages, micro-batch sizes, recompute and ZeRO stages are varied one at a time, for as
-// long as that helps. Left out as never worth it: tensor or expert-tensor groups that span nodes.
+// long as that helps. layout_space.h says what is tried, and what is kept because results depend on
+// it.
 #pragma once
 
 #include <cstdint>
@@ -13,6 +14,7 @@
 #include "configs/run.pb.h"
 #include "core/base/status.h"
 #include "train/planner/cost_model.h"
+#include "train/planner/layout_space.h"
 #include "train/planner/step_time.h"
 
 namespace moebius {
@@ -33,11 +35,12 @@ struct SearchResult {
   int64_t num_legal = 0;             // sizes of axes that the rules allow
   int64_t num_fitting = 0;           // of these, those that fit under some policy
   int64_t num_planned = 0;           // dry runs
+  KeptByLayouts kept = {};
 };
 
 // `config` gives everything but the layout; its results are those of every candidate. Equal inputs
 // give equal results, whatever the number of threads. InvalidArgument, with the smallest peak that
-// was found, if nothing fits.
+// was found, if nothing fits; or as LayoutSpace::Create.
 absl::StatusOr<SearchResult> SearchLayouts(const RunConfig& config, int64_t tokenizer_vocab_size,
                                            int num_ranks, const CostModel& cost,
                                            const SearchOptions& options = {});

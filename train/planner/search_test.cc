@@ -8,6 +8,7 @@
 #include "configs/validate.h"
 #include "core/base/check.h"
 #include "tests/testing/tiny_session.h"
+#include "train/pipeline_layout.h"
 
 namespace moebius {
 namespace {
@@ -102,6 +103,62 @@ TEST(SearchLayouts, SaysHowMuchIsNeededWhereNothingFits) {
   const absl::Status status = Search(1000).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_NE(status.message().find("fits the 1000 bytes of a device on 4 ranks"), std::string::npos)
+      << status;
+}
+
+RunConfig With(RunConfig config, const std::string& balance) {
+  const RunConfig other = TinyConfig({"model.moe.balance=" + balance});
+  *config.mutable_model()->mutable_moe()->mutable_balance() = other.model().moe().balance();
+  config.mutable_train()->set_micro_batch_size(2);
+  return config;
+}
+
+// 16 sequences, 2 a micro-batch, 4 ranks.
+TEST(SearchLayouts, KeepsTheMicroBatchSizeForLossesThatDependOnIt) {
+  const RunConfig config = With(Config(), "{loss { scope: SEQUENCE } loss { scope: MICRO_BATCH }}");
+  const auto result = SearchLayouts(config, kVocabulary, 4, Cost(0), {.keep = 100});
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(result->kept.micro_batch_size, 2);
+  EXPECT_EQ(result->kept.num_micro_batches, 0);
+  for (const Candidate& candidate : result->best) {
+    EXPECT_EQ(candidate.config.train().micro_batch_size(), 2);
+  }
+}
+
+TEST(SearchLayouts, KeepsTheNumberOfMicroBatchesForRunningCounts) {
+  RunConfig config = With(Config(), "{loss { } global_counts: RUNNING}");
+  const auto result = SearchLayouts(config, kVocabulary, 4, Cost(0), {.keep = 100});
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(result->kept.micro_batch_size, 0);
+  EXPECT_EQ(result->kept.num_micro_batches, 2);
+  std::set<int64_t> sizes;
+  for (const Candidate& candidate : result->best) {
+    EXPECT_EQ(PipelineOf(candidate.config, 4).num_micro_batches, 2);
+    sizes.insert(candidate.config.train().micro_batch_size());
+  }
+  EXPECT_EQ(sizes, (std::set<int64_t>{2, 4, 8}));  // over 4 ranks, 2 and 1
+  config.mutable_parallel()->set_tensor_size(3);
+  const absl::Status status = SearchLayouts(config, kVocabulary, 4, Cost(0)).status();
+  EXPECT_NE(status.message().find("give a layout that has one on 4 ranks: parallel: 4 ranks"),
+            std::string::npos)
+      << status;
+}
+
+TEST(SearchLayouts, ChoosesTheMicroBatchWhereNothingDependsOnIt) {
+  const RunConfig config = With(Config(), "{loss { } loss { scope: SEQUENCE }}");
+  const auto result = SearchLayouts(config, kVocabulary, 4, Cost(0));
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(result->kept.micro_batch_size + result->kept.num_micro_batches, 0);
+  EXPECT_TRUE(std::ranges::any_of(result->best, [](const Candidate& candidate) {
+    return candidate.config.train().micro_batch_size() != 2;
+  }));
+}
+
+TEST(SearchLayouts, TellsWhyNoneIsLegal) {
+  const absl::Status status = SearchLayouts(Config(), kVocabulary, 7, Cost(0)).status();
+  EXPECT_NE(status.message().find("no layout is legal on 7 ranks, plain data parallelism for one: "
+                                  "train.global_batch_size: 16 is no multiple of"),
+            std::string::npos)
       << status;
 }
 
