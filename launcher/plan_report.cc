@@ -249,6 +249,9 @@ std::string SearchText(const PlanSubject& subject, const SearchResult& result) {
   if (const std::string kept = KeptText(result.kept); !kept.empty()) {
     absl::StrAppendFormat(&text, "%-18s %s\n", "kept", kept);
   }
+  for (const SearchFailure& failure : result.failures) {
+    absl::StrAppendFormat(&text, "%-18s %s\n", "failed", failure.ToString());
+  }
   text += "\n";
   absl::StrAppendFormat(&text, "%6s %8s %7s %6s %6s  %-16s %4s %-9s %5s %12s %6s %9s\n", "tensor",
                         "pipeline", "context", "expert", "exp_tp", "schedule", "zero", "recompute",
@@ -275,12 +278,18 @@ Json SearchJson(const PlanSubject& subject, const SearchResult& result) {
     layout["peak_bytes"] = candidate.plan.peak_bytes();
     layouts.push_back(std::move(layout));
   }
+  Json failed = Json::array();
+  for (const SearchFailure& failure : result.failures) {
+    failed.push_back(
+        {{"reason", failure.reason}, {"count", failure.count}, {"example", failure.example}});
+  }
   Json json = SubjectJson(subject);
   json["legal"] = result.num_legal;
   json["fitting"] = result.num_fitting;
   json["planned"] = result.num_planned;
   json["kept"] = {{"micro_batch_size", result.kept.micro_batch_size},
                   {"num_micro_batches", result.kept.num_micro_batches}};
+  json["failed"] = std::move(failed);
   json["layouts"] = std::move(layouts);
   return json;
 }

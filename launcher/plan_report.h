@@ -28,7 +28,7 @@ std::string PlanText(const PlanSubject& subject, const StepPlan& plan);
 nlohmann::ordered_json PlanJson(const PlanSubject& subject, const StepPlan& plan);
 
 // A line a layout, best first, and the overrides (--set) that choose the best one; before them a
-// line for what every layout keeps.
+// line for what every layout keeps, and one for each reason why some could not be planned.
 std::string SearchText(const PlanSubject& subject, const SearchResult& result);
 nlohmann::ordered_json SearchJson(const PlanSubject& subject, const SearchResult& result);
 

@@ -65,18 +65,23 @@ TEST(PlanText, SaysWhatDoesNotFit) {
   ExpectHas(PlanText(small, Plan()), "DOES NOT FIT the 61.0 of a device");
 }
 
-TEST(SearchText, TellsWhatIsKept) {
+TEST(SearchText, TellsWhatIsKeptAndWhatFailed) {
   SearchResult result;
   result.best.push_back({RunConfig(), Plan()});
   EXPECT_EQ(SearchText(kSubject, result).find("kept"), std::string::npos);
   result.kept = {.micro_batch_size = 4, .num_micro_batches = 2};
+  result.failures.push_back({"no luck", 3, "--set parallel.tensor_size=2"});
   const std::string text = SearchText(kSubject, result);
   ExpectHas(
       text,
       "kept               train.micro_batch_size 4, which balance losses with scope "
       "MICRO_BATCH depend on; 2 micro-batches a rank, which global_counts RUNNING depends on\n");
+  ExpectHas(text,
+            "failed             3 layouts could not be planned: no luck (--set "
+            "parallel.tensor_size=2)\n");
   const auto json = SearchJson(kSubject, result);
   EXPECT_EQ(json["kept"]["num_micro_batches"], 2);
+  EXPECT_EQ(json["failed"][0]["count"], 3);
 }
 
 TEST(PlanJson, HasTheSameNumbers) {

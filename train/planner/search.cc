@@ -3,7 +3,10 @@
 #include <algorithm>
 #include <atomic>
 #include <limits>
+#include <map>
+#include <mutex>
 #include <optional>
+#include <set>
 #include <thread>
 #include <utility>
 
@@ -60,6 +63,7 @@ class Search {
     fitting.resize(std::min(fitting.size(), static_cast<size_t>(options_.keep)));
     result.best = std::move(fitting);
     result.num_planned = num_planned_;
+    result.failures = Failures();
     return result;
   }
 
@@ -80,7 +84,7 @@ class Search {
     for (std::thread& thread : threads) thread.join();
   }
 
-  // Nothing if it is illegal or does not fit.
+  // Nothing if it is illegal, does not fit or fails.
   std::optional<Candidate> Plan(const RunConfig& config) {
     if (!space_.Check(config).ok()) return std::nullopt;
     const double least = LeastBytes(config, parameters_, num_ranks_);
@@ -91,7 +95,11 @@ class Search {
     ++num_planned_;
     absl::StatusOr<StepPlan> plan =
         PlanStep(config, vocab_size_, num_ranks_, cost_, {.is_quick = true});
-    if (!plan.ok()) return std::nullopt;
+    if (!plan.ok()) {
+      const std::lock_guard lock(mutex_);
+      failed_[std::string(plan.status().message())].insert(OverridesOf(config));
+      return std::nullopt;
+    }
     if (memory_ > 0 && plan->peak_bytes() > memory_) {
       NeedsAtLeast(plan->peak_bytes());
       return std::nullopt;
@@ -135,16 +143,32 @@ class Search {
     return candidates;
   }
 
+  std::vector<SearchFailure> Failures() const {
+    std::vector<SearchFailure> failures;
+    for (const auto& [reason, layouts] : failed_) {
+      failures.push_back({reason, std::ssize(layouts), *layouts.begin()});
+    }
+    return failures;
+  }
+
   absl::Status NothingFits(size_t num_legal) const {
     if (num_legal == 0) {
       return absl::InvalidArgumentError(
           absl::StrFormat("no layout is legal on %d ranks, plain data parallelism for one: %s",
                           num_ranks_, space_.CheckDataParallel().message()));
     }
-    return absl::InvalidArgumentError(
-        absl::StrFormat("none of %d layouts fits the %d bytes of a device on %d ranks; the "
-                        "smallest needs %d or more",
-                        num_legal, memory_, num_ranks_, least_peak_.load()));
+    std::string sentence = absl::StrFormat("none of %d layouts ", num_legal);
+    if (least_peak_ == kNoPeak) {
+      absl::StrAppendFormat(&sentence, "can be planned on %d ranks", num_ranks_);
+    } else {
+      absl::StrAppendFormat(
+          &sentence, "fits the %d bytes of a device on %d ranks; the smallest needs %d or more",
+          memory_, num_ranks_, least_peak_.load());
+    }
+    for (const SearchFailure& failure : Failures()) {
+      absl::StrAppend(&sentence, "; ", failure.ToString());
+    }
+    return absl::InvalidArgumentError(sentence);
   }
 
   static constexpr int64_t kNoPeak = std::numeric_limits<int64_t>::max();
@@ -158,9 +182,16 @@ class Search {
   const int64_t memory_;
   std::atomic<int64_t> num_planned_ = 0;
   std::atomic<int64_t> least_peak_ = kNoPeak;
+  std::mutex mutex_;
+  std::map<std::string, std::set<std::string>> failed_;  // layouts by reason
 };
 
 }  // namespace
+
+std::string SearchFailure::ToString() const {
+  return absl::StrFormat("%d %s could not be planned: %s (%s)", count,
+                         count == 1 ? "layout" : "layouts", reason, example);
+}
 
 absl::StatusOr<SearchResult> SearchLayouts(const RunConfig& config, int64_t tokenizer_vocab_size,
                                            int num_ranks, const CostModel& cost,

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "configs/run.pb.h"
@@ -30,17 +31,27 @@ struct Candidate {
   StepPlan plan;
 };
 
+// Legal layouts that could not be planned, for another reason than too little memory.
+struct SearchFailure {
+  std::string reason;
+  int64_t count = 0;    // layouts
+  std::string example;  // OverridesOf one of them
+
+  std::string ToString() const;  // "2 layouts could not be planned: ..."
+};
+
 struct SearchResult {
   std::vector<Candidate> best = {};  // most tokens a second first
   int64_t num_legal = 0;             // sizes of axes that the rules allow
   int64_t num_fitting = 0;           // of these, those that fit under some policy
   int64_t num_planned = 0;           // dry runs
   KeptByLayouts kept = {};
+  std::vector<SearchFailure> failures = {};
 };
 
 // `config` gives everything but the layout; its results are those of every candidate. Equal inputs
-// give equal results, whatever the number of threads. InvalidArgument, with the smallest peak that
-// was found, if nothing fits; or as LayoutSpace::Create.
+// give equal results, whatever the number of threads. InvalidArgument if no layout works, with the
+// smallest peak that was found and the failures; or as LayoutSpace::Create.
 absl::StatusOr<SearchResult> SearchLayouts(const RunConfig& config, int64_t tokenizer_vocab_size,
                                            int num_ranks, const CostModel& cost,
                                            const SearchOptions& options = {});

@@ -154,6 +154,29 @@ TEST(SearchLayouts, ChoosesTheMicroBatchWhereNothingDependsOnIt) {
   }));
 }
 
+// A vocabulary of one token cannot be cut.
+TEST(SearchLayouts, TellsWhatCannotBePlanned) {
+  const auto result = SearchLayouts(Config(), 1, 4, Cost(0));
+  ASSERT_TRUE(result.ok()) << result.status();
+  ASSERT_FALSE(result->failures.empty());
+  const SearchFailure& failure = result->failures[0];
+  EXPECT_NE(failure.reason.find("a vocabulary of 1 tokens"), std::string::npos) << failure.reason;
+  EXPECT_GT(failure.count, 1);
+  EXPECT_NE(failure.example.find("--set parallel.tensor_size=2"), std::string::npos);
+}
+
+// One sequence, too short to be cut, in one layer: two ranks can but share tensors.
+TEST(SearchLayouts, TellsWhyNoneCanBePlanned) {
+  const RunConfig config =
+      TinyConfig({"train.global_batch_size=1", "train.sequence_length=2", "model.num_layers=1"});
+  const absl::Status status = SearchLayouts(config, 1, 2, Cost(0)).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  for (const char* part : {"can be planned on 2 ranks; ", " layouts could not be planned: ",
+                           "a vocabulary of 1 tokens", "(--set parallel.tensor_size=2"}) {
+    EXPECT_NE(status.message().find(part), std::string::npos) << status;
+  }
+}
+
 TEST(SearchLayouts, TellsWhyNoneIsLegal) {
   const absl::Status status = SearchLayouts(Config(), kVocabulary, 7, Cost(0)).status();
   EXPECT_NE(status.message().find("no layout is legal on 7 ranks, plain data parallelism for one: "
