@@ -48,6 +48,9 @@ struct Bucket {
   int64_t size = 0;  // elements; divides by the group's size
   std::vector<Member> members;
 
+  // False: its group is this rank alone, so that nothing is summed, shared out or gathered.
+  bool has_peers() const { return group->size() > 1; }
+
   // The part of the flat bucket that is this rank's share.
   int64_t share_size() const { return size / group->size(); }
   int64_t share_begin() const { return group->rank() * share_size(); }

@@ -31,7 +31,7 @@ GradientBuckets::GradientBuckets(std::span<Parameter* const> parameters, Mesh& m
     const Bucket& bucket = buckets_[b];
     CHECK(!rounds_ || bucket.dtype == DType::kF32) << NameOf(bucket.dtype) << " rounded to BF16";
     for (const auto& [parameter, offset] : bucket.members) places_[parameter].bucket = b;
-    if (shards_gradients()) {
+    if (is_sharded(b)) {
       gradients_[b].share = context.Zeros(bucket.dtype, {bucket.share_size()}, "gradients");
     } else {
       Allocate(b);
@@ -76,8 +76,8 @@ GradientSlot GradientBuckets::Open(Parameter& parameter) {
   const size_t b = BucketOf(parameter);
   Gradients& gradients = gradients_[b];
   if (gradients.started) {
-    CHECK(shards_gradients()) << parameter.name << " has more than its " << parameter.num_uses
-                              << " uses in a micro-batch: its bucket is already being reduced";
+    CHECK(is_sharded(b)) << parameter.name << " has more than its " << parameter.num_uses
+                         << " uses in a micro-batch: its bucket is already being reduced";
     Finish(b);  // an earlier micro-batch
   }
   if (!gradients.flat.defined()) Allocate(b);
@@ -91,7 +91,7 @@ void GradientBuckets::Count(const Parameter& parameter, Place& place) {
   if (--gradients.num_behind > 0) return;
   ++gradients.num_complete;
   gradients.num_behind = NumBehind(place.bucket);
-  if (shards_gradients()) complete_.push_back(place.bucket);
+  if (is_sharded(place.bucket)) complete_.push_back(place.bucket);
 }
 
 int GradientBuckets::NumBehind(size_t b) const {
@@ -105,11 +105,16 @@ void GradientBuckets::Written() {
   for (const size_t b : std::exchange(complete_, {})) {
     if (!gradients_[b].started) Start(b);
   }
-  while (!shards_gradients() && next_ < buckets_.size() &&
-         gradients_[next_].num_complete == num_micro_batches_) {
-    Start(next_++);
-  }
+  if (!shards_gradients()) StartComplete();
   if (!underway_.empty()) gradients_[underway_.back()].handle.Poll();  // all of them go on
+}
+
+void GradientBuckets::StartComplete() {
+  for (; next_ < buckets_.size(); ++next_) {
+    if (!buckets_[next_].has_peers()) continue;
+    if (gradients_[next_].num_complete < num_micro_batches_) return;
+    Start(next_);
+  }
 }
 
 void GradientBuckets::ClearUnwritten(size_t b) {
@@ -125,12 +130,12 @@ void GradientBuckets::Start(size_t b) {
   Gradients& gradients = gradients_[b];
   if (!gradients.flat.defined()) Allocate(b);
   ClearUnwritten(b);
-  if (rounds_ && bucket.group->size() > 1) {
+  if (rounds_) {
     gradients.rounded = context_.Empty(DType::kBF16, {bucket.size}, "gradients.rounded");
     kernels::Cast({.x = gradients.flat, .y = gradients.rounded}, context_);
   }
   gradients.sum = gradients.share;
-  if (shards_gradients() && gradients.has_share) {
+  if (is_sharded(b) && gradients.has_share) {
     gradients.sum = context_.Empty(bucket.dtype, {bucket.share_size()}, "gradients");
   }
   gradients.started = true;
@@ -154,7 +159,7 @@ void GradientBuckets::Finish(size_t b) {
     kernels::Cast({.x = gradients.rounded, .y = gradients.flat}, context_);
   }
   gradients.rounded = Tensor();
-  if (!shards_gradients()) return;
+  if (!is_sharded(b)) return;
   if (std::exchange(gradients.has_share, true)) {
     kernels::Add(gradients.share, gradients.sum, gradients.share, context_);
   }
@@ -165,8 +170,12 @@ void GradientBuckets::Finish(size_t b) {
 
 void GradientBuckets::Reduce() {
   for (size_t b = 0; b < buckets_.size(); ++b) {
+    if (!buckets_[b].has_peers()) {
+      ClearUnwritten(b);
+      continue;
+    }
     const Gradients& gradients = gradients_[b];
-    const bool is_new = !shards_gradients() || gradients.flat.defined() || !gradients.has_share;
+    const bool is_new = !is_sharded(b) || gradients.flat.defined() || !gradients.has_share;
     if (!gradients.started && is_new) Start(b);
   }
   while (!underway_.empty()) Finish(underway_.front());

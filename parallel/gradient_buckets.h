@@ -5,9 +5,8 @@
 //   stage 0     every rank gets the whole sum (all-reduce)
 //   stage 1     every rank gets the sum of its share (reduce-scatter): the same bits in F32
 //   stage 2, 3  so for every micro-batch, and the shares add up: a whole bucket exists only from
-//   its
-//               first gradient to its reduction. That is one message for each micro-batch instead
-//               of one for each step, and another order of the sum over micro-batches.
+//               its first gradient to its reduction. That is one message for each micro-batch
+//               instead of one for each step, and another order of the sum over micro-batches.
 //
 // A bucket is reduced while backward goes on, as soon as all uses of its parameters
 // (Parameter::num_uses) are written: those of all micro-batches in stages 0 and 1, where all ranks
@@ -18,7 +17,9 @@
 // Reduction in BF16: a rank adds up its gradients in their own dtype, and what travels is BF16.
 // Each rank's part is rounded once, when it starts on its way. Ranks are added up in F32, and in
 // stages 1 to 3 the sum stays F32; in stage 0 it is rounded once more, since it travels back.
-// Where a group is one rank, nothing is rounded.
+//
+// A bucket whose group is one rank is never reduced, rounded or shared out: in every stage its
+// gradients add up in place.
 #pragma once
 
 #include <deque>
@@ -66,13 +67,13 @@ class GradientBuckets final : public GradientSink {
 
  private:
   struct Gradients {
-    Tensor flat;     // [size]; stages 2, 3: only while it is filled and reduced
-    Tensor share;    // [share size]; stages 0, 1: a view of flat
+    Tensor flat;     // [size]; sharded: only while it is filled and reduced
+    Tensor share;    // [share size]; not sharded: a view of flat
     Tensor rounded;  // [size] BF16: what travels, where that is not `flat`
-    Tensor sum;      // stages 2, 3: the share that is on its way to be added
+    Tensor sum;      // sharded: the share that is on its way to be added
     Handle handle;
-    bool started = false;    // stages 2, 3: and not finished
-    bool has_share = false;  // stages 2, 3: an earlier micro-batch has written `share`
+    bool started = false;    // sharded: and not finished
+    bool has_share = false;  // sharded: an earlier micro-batch has written `share`
     int num_complete = 0;    // micro-batches of which every use is opened
     int num_behind = 0;      // members of which a use of the next one is not
   };
@@ -82,10 +83,12 @@ class GradientBuckets final : public GradientSink {
   };
 
   bool shards_gradients() const { return stage_ >= ZeroStage::kGradients; }
+  bool is_sharded(size_t b) const { return shards_gradients() && buckets_[b].has_peers(); }
   void Allocate(size_t bucket);
   void Count(const Parameter& parameter, Place& place);
   int NumBehind(size_t bucket) const;
   void ClearUnwritten(size_t bucket);
+  void StartComplete();
   void Start(size_t bucket);
   Handle Communicate(size_t bucket);
   void Finish(size_t bucket);
@@ -98,7 +101,7 @@ class GradientBuckets final : public GradientSink {
   std::unordered_map<const Parameter*, Place> places_;
   int num_micro_batches_ = 0;
   size_t next_ = 0;               // stages 0, 1: bucket to start
-  std::vector<size_t> complete_;  // stages 2, 3: to start, once they are written
+  std::vector<size_t> complete_;  // sharded: to start, once they are written
   std::deque<size_t> underway_;   // oldest first
 };
 

@@ -131,6 +131,21 @@ TEST(GatheredWeights, GatherWhatIsExpectedMeanwhile) {
   });
 }
 
+// There is nobody to gather from: values stay where they are, and no copy is made.
+TEST(GatheredWeights, LeaveInPlaceWhatHasNoPeers) {
+  RunOnThreads(1, [](Communicator& world) {
+    Model model(world, ZeroStage::kParameters);
+    GatheredWeights weights(model.buckets(), model.values(), model.context());
+    Parameter* const now[] = {&model.parameter(4)};
+    weights.Expect(now, {});
+    const Tensor value = weights.Lease(model.parameter(4), WeightFormat::kPlain, DType::kF32);
+    model.Update(1);
+    weights.Expect({}, {});
+    Model::ExpectValues(value, 4, 1);  // the same memory
+    EXPECT_EQ(model.context().arena().by_name()["gathered_parameters"].peak_bytes, 0);
+  });
+}
+
 // What was on its way before an update is gathered again.
 TEST(GatheredWeights, ExpectBeforeAnUpdateAndLeaseBehindIt) {
   RunOnThreads(2, [](Communicator& world) {
