@@ -25,7 +25,8 @@ Var RmsNormOverRanks(Tape& tape, const Var& x, Parameter* w, double epsilon,
   const auto [T, C] = Dims<2>(x.value());
   const int64_t width = C * communicator->size();
   Context& context = tape.context();
-  const Tensor squares = SumOverRanks(x.value(), x.value(), Tensor(), *communicator, context);
+  const auto squares = tape.Once(
+      [&] { return SumOverRanks(x.value(), x.value(), Tensor(), *communicator, context); });
   const Tensor y = context.Empty(x.dtype(), x.shape(), "rms_norm.y");
   kernels::RmsNorm(x.value(), GainOf(tape, w), epsilon, y, context,
                    {.width = width, .squares = squares});
