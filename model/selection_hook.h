@@ -18,11 +18,13 @@
 namespace moebius {
 
 struct MicroBatch;
+enum class Pass;
 
 // T tokens of the shard, width D, E experts.
 struct Selection {
   const std::string& layer;  // how the names of its parameters begin: "layers.3.moe."
   const MicroBatch& batch;
+  Pass pass;                // training or counting
   Tensor x;                 // [T, D]: what the router sees
   Tensor scores;            // [T, E] F32 or F64
   Tensor bias = {};         // [E], added to the scores for the choice; undefined: none

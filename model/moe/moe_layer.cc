@@ -43,13 +43,17 @@ RoutingPlan MoeLayer::Select(const Tensor& x, const Tensor& scores, const MicroB
   }
   RoutingPlan plan = router_.Select(scores, bias, batch, step, context);
   if (step.selection_hook == nullptr || context.device().is_meta()) return plan;
-  return (*step.selection_hook)({.layer = router_.prefix(),
-                                 .batch = batch,
-                                 .x = x,
-                                 .scores = scores,
-                                 .bias = bias,
-                                 .plan = plan},
-                                context);
+  RoutingPlan answer = (*step.selection_hook)({.layer = router_.prefix(),
+                                               .batch = batch,
+                                               .pass = step.pass,
+                                               .x = x,
+                                               .scores = scores,
+                                               .bias = bias,
+                                               .plan = plan},
+                                              context);
+  CHECK_EQ(answer.num_tokens(), plan.num_tokens()) << "a selection hook's plan";
+  CHECK_EQ(answer.num_experts(), plan.num_experts()) << "a selection hook's plan";
+  return answer;
 }
 
 RowsUnderWay MoeLayer::Dispatch(Tape& tape, const Var& x, const Routing& routing) const {

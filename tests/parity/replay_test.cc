@@ -43,6 +43,7 @@ TEST(Replay, FollowsTheRecordedChoicesInAnotherLayout) {
     const RoutingPlan plan = Rotate(selection, context);
     return recorded.Hook()({.layer = selection.layer,
                             .batch = selection.batch,
+                            .pass = selection.pass,
                             .x = selection.x,
                             .scores = selection.scores,
                             .bias = selection.bias,
