@@ -96,6 +96,7 @@ Buffer* ParameterStore::AddBuffer(const std::string& name, DType dtype, const Sh
 }
 
 void ParameterStore::Initialize(uint64_t seed) {
+  CHECK(allocates_values_) << "no values to initialize";
   for (const auto& parameter : parameters_) {
     const int64_t size = parameter->value.size();
     InitializePart(*parameter, 0, size, parameter->value.Reshape({size}), seed);
@@ -104,13 +105,13 @@ void ParameterStore::Initialize(uint64_t seed) {
 
 void ParameterStore::InitializePart(Parameter& parameter, int64_t begin, int64_t end,
                                     const Tensor& part, uint64_t seed) {
+  ++parameter.version;
   if (context_.device().is_meta() || begin == end) return;
   if (master_ == DType::kF64) {
     InitializeAs<double>(parameter, position_, begin, end, part, seed, context_.pool());
   } else {
     InitializeAs<float>(parameter, position_, begin, end, part, seed, context_.pool());
   }
-  ++parameter.version;
 }
 
 std::vector<Parameter*> ParameterStore::parameters(size_t first) const {
