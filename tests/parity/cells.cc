@@ -88,9 +88,13 @@ const std::vector<Option>& Options() {
         {"tied",
          {"model.num_layers=4", "model.tie_embeddings=true", "model.qk_norm=PER_HEAD",
           "optimizer.peak_lr=0.001"}},
+        // AdamW's first update, g / (|g| + epsilon), magnifies the rounding of a gradient that is
+        // nearly zero, as one of layers.1.attention.o.weight is here. At the recipe's 1e-8 that
+        // element parts by 4% of its first update in FP32.
         {"mixed",
          {"model.num_layers=5", "model.moe.layers=[0, 3]", "model.ffn_hidden_size=48",
-          "model.qk_norm=WHOLE", "model.moe.router={score: SIGMOID scale: 1.5}"}}}}};
+          "model.qk_norm=WHOLE", "model.moe.router={score: SIGMOID scale: 1.5}",
+          "optimizer.epsilon=1e-7"}}}}};
   return options;
 }
 
