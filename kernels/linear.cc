@@ -42,48 +42,67 @@ Work ProductWork(const char* op, DType dtype, int64_t rows, int64_t inner, int64
           .groups = groups};
 }
 
-// y = x image^T for either direction of the weight.
-void Multiply(const char* op, const Tensor& x, const Tensor& image, WeightFormat format,
-              const Tensor& offsets, const Tensor& y, bool accumulate, Context& context) {
-  const auto [R, K] = Dims<2>(x);
-  const auto [R_y, N] = Dims<2>(y);
-  const int64_t e = NumGroups(offsets);
-  CHECK_EQ(R, R_y);
-  CheckResult(x.dtype(), y.dtype());
-  CHECK(image.dtype() == x.dtype()) << NameOf(image.dtype()) << " image";
-  const bool transposed = format == WeightFormat::kPackedTransposed;
-  const Shape w = transposed ? Shape{e, K, N} : Shape{e, N, K};
-  CHECK_EQ(image.size(), WeightImageShape(w, format, x.dtype()).num_elements()) << w;
-  const int64_t bytes = x.bytes() + image.bytes() + y.bytes();
-  if (context.DryRuns(ProductWork(op, x.dtype(), R, K, N, e, bytes)) || R == 0 || N == 0) return;
+// Rows of the product that reads x by `rows`.
+int64_t NumRows(const Tensor& x, const Tensor& rows) {
+  if (!rows.defined()) return Dims<2>(x)[0];
+  CHECK(rows.dtype() == DType::kI32) << NameOf(rows.dtype());
+  return Dims<1>(rows)[0];
+}
 
-  CheckOffsets(offsets, R);
-  if (x.dtype() != DType::kF64) {
-    cpu::Multiply({x, image, offsets, y, accumulate}, context, cpu::Simd());
-  } else if (transposed) {
-    reference::LinearInputGradient({x, image, offsets, y, accumulate}, context);
+// Each within the T rows of another tensor.
+void CheckRows(const Tensor& rows, int64_t T) {
+  if (!rows.defined()) return;
+  for (const int32_t row : rows.span<int32_t>()) CHECK(0 <= row && row < T) << row << " of " << T;
+}
+
+void CheckImage(const Tensor& image, WeightFormat format, int64_t e, int64_t outputs,
+                int64_t inputs, DType dtype) {
+  CHECK(image.dtype() == dtype) << NameOf(image.dtype()) << " image";
+  const bool transposed = format == WeightFormat::kPackedTransposed;
+  const Shape w = transposed ? Shape{e, inputs, outputs} : Shape{e, outputs, inputs};
+  CHECK_EQ(image.size(), WeightImageShape(w, format, dtype).num_elements()) << w;
+}
+
+// y = x image^T for either direction of the weight.
+void Multiply(const char* op, const LinearArgs& args, WeightFormat format, Context& context) {
+  const int64_t R = NumRows(args.x, args.rows), K = Dims<2>(args.x)[1];
+  const auto [R_y, N] = Dims<2>(args.y);
+  const int64_t e = NumGroups(args.offsets);
+  const DType dtype = args.x.dtype();
+  CHECK_EQ(R, R_y);
+  CheckResult(dtype, args.y.dtype());
+  CheckImage(args.w, format, e, N, K, dtype);
+  const int64_t bytes = R * K * SizeOf(dtype) + args.w.bytes() + args.y.bytes();
+  if (context.DryRuns(ProductWork(op, dtype, R, K, N, e, bytes)) || R == 0 || N == 0) return;
+
+  CheckOffsets(args.offsets, R);
+  CheckRows(args.rows, args.x.shape()[0]);
+  if (dtype != DType::kF64) {
+    cpu::Multiply({args.x, args.w, args.offsets, args.y, args.accumulate, args.rows}, context,
+                  cpu::Simd());
+  } else if (format == WeightFormat::kPackedTransposed) {
+    reference::LinearInputGradient(
+        {args.x, args.w, args.offsets, args.y, args.accumulate, args.rows}, context);
   } else {
-    reference::Linear({x, image, offsets, y, accumulate}, context);
+    reference::Linear(args, context);
   }
 }
 
 }  // namespace
 
 void Linear(const LinearArgs& args, Context& context) {
-  Multiply("linear", args.x, args.w, WeightFormat::kPacked, args.offsets, args.y, args.accumulate,
-           context);
+  Multiply("linear", args, WeightFormat::kPacked, context);
 }
 
 void LinearInputGradient(const LinearInputGradientArgs& args, Context& context) {
-  Multiply("linear.gradient", args.dy, args.w, WeightFormat::kPackedTransposed, args.offsets,
-           args.dx, args.accumulate, context);
+  Multiply("linear.gradient", {args.dy, args.w, args.offsets, args.dx, args.accumulate, args.rows},
+           WeightFormat::kPackedTransposed, context);
 }
 
 void LinearWeightGradient(const LinearWeightGradientArgs& args, Context& context) {
-  const auto [R, N] = Dims<2>(args.dy);
-  const auto [R_x, K] = Dims<2>(args.x);
-  const int64_t e = NumGroups(args.offsets);
-  CHECK_EQ(R, R_x);
+  const int64_t R = NumRows(args.dy, args.dy_rows), N = Dims<2>(args.dy)[1];
+  const int64_t K = Dims<2>(args.x)[1], e = NumGroups(args.offsets);
+  CHECK_EQ(R, NumRows(args.x, args.x_rows));
   CHECK(args.dy.dtype() == args.x.dtype())
       << NameOf(args.dy.dtype()) << " and " << NameOf(args.x.dtype());
   CHECK(args.dw.dtype() == (args.x.dtype() == DType::kF64 ? DType::kF64 : DType::kF32));
@@ -92,15 +111,42 @@ void LinearWeightGradient(const LinearWeightGradientArgs& args, Context& context
   } else {
     CHECK_EQ(args.dw.shape(), (Shape{N, K}));
   }
-  const int64_t bytes = args.dy.bytes() + args.x.bytes() + args.dw.bytes();
+  const int64_t bytes = R * (N + K) * SizeOf(args.x.dtype()) + args.dw.bytes();
   const Work work = ProductWork("linear.weight_gradient", args.x.dtype(), R, N, K, e, bytes);
   if (context.DryRuns(work) || args.dw.size() == 0) return;
 
   CheckOffsets(args.offsets, R);
+  CheckRows(args.dy_rows, args.dy.shape()[0]);
+  CheckRows(args.x_rows, args.x.shape()[0]);
   if (args.x.dtype() == DType::kF64) {
     reference::LinearWeightGradient(args, context);
   } else {
     cpu::LinearWeightGradient(args, context, cpu::Simd());
+  }
+}
+
+void LinearSum(const LinearSumArgs& args, Context& context) {
+  const auto [R, K] = Dims<2>(args.x);
+  const auto [T, N] = Dims<2>(args.y);
+  const int64_t e = NumGroups(args.offsets);
+  const DType dtype = args.x.dtype();
+  CHECK_EQ(R, NumRows(args.x, args.rows));
+  CheckResult(dtype, args.y.dtype());
+  CheckImage(args.w, args.format, e, N, K, dtype);
+  if (args.weights.defined()) {
+    CHECK_EQ(args.weights.shape(), (Shape{R}));
+    CHECK(args.weights.dtype() == (dtype == DType::kF64 ? DType::kF64 : DType::kF32));
+  }
+  const int64_t bytes = args.x.bytes() + args.w.bytes() + R * N * SizeOf(args.y.dtype());
+  const Work work = ProductWork("linear.sum", dtype, R, K, N, e, bytes);
+  if (context.DryRuns(work) || args.y.size() == 0) return;
+
+  CheckOffsets(args.offsets, R);
+  CheckRows(args.rows, T);
+  if (dtype == DType::kF64) {
+    reference::LinearSum(args, context);
+  } else {
+    cpu::MultiplySum(args, context, cpu::Simd());
   }
 }
 

@@ -8,8 +8,12 @@
 // Operands are F32, BF16 or F64; sums are kept in F32, or in F64 where the operands are F64. With
 // `accumulate` the result is added to what is there. A result's bits depend on the operands alone:
 // neither on the number of threads nor on the other rows.
+//
+// `rows` [R] int32 say where the rows of the product stand in an operand of T other rows: so tokens
+// need not be copied into the order of their experts. Undefined: row r stands at r.
 #pragma once
 
+#include "core/placement/parameter.h"
 #include "core/tensor/context.h"
 
 namespace moebius::kernels {
@@ -17,34 +21,52 @@ namespace moebius::kernels {
 // y[r, :] (+)= w x[r, :]. `w` is the weight's kPacked image (weight_images.h) in x's dtype. y has
 // x's dtype, or F32.
 struct LinearArgs {
-  Tensor x;             // [R, K]
+  Tensor x;             // [R, K], or [T, K] with `rows`
   Tensor w;             // image of [N, K] or [e, N, K]
   Tensor offsets = {};  // [e + 1] or undefined
   Tensor y;             // [R, N]
   bool accumulate = false;
+  Tensor rows = {};  // of x
 };
 void Linear(const LinearArgs& args, Context& context);
 
 // dx[r, :] (+)= w^T dy[r, :]. `w` is the kPackedTransposed image in dy's dtype. dx has dy's dtype,
 // or F32.
 struct LinearInputGradientArgs {
-  Tensor dy;            // [R, N]
+  Tensor dy;            // [R, N], or [T, N] with `rows`
   Tensor w;             // image of [N, K] or [e, N, K]
   Tensor offsets = {};  // [e + 1] or undefined
   Tensor dx;            // [R, K]
   bool accumulate = false;
+  Tensor rows = {};  // of dy
 };
 void LinearInputGradient(const LinearInputGradientArgs& args, Context& context);
 
 // dw (+)= dy^T x for each group; zero for a group without rows. dy and x have one dtype, dw is F32
 // (F64 for F64).
 struct LinearWeightGradientArgs {
-  Tensor dy;            // [R, N]
-  Tensor x;             // [R, K]
+  Tensor dy;            // [R, N], or [T, N] with `dy_rows`
+  Tensor x;             // [R, K], or [T, K] with `x_rows`
   Tensor offsets = {};  // [e + 1] or undefined
   Tensor dw;            // [N, K] or [e, N, K]
   bool accumulate = false;
+  Tensor dy_rows = {}, x_rows = {};
 };
 void LinearWeightGradient(const LinearWeightGradientArgs& args, Context& context);
+
+// y[t, :] (+)= the sum over the rows r with rows[r] = t, in their order, of weights[r] times w x[r,
+// :] (kPacked: M = N outputs of K inputs) or w^T x[r, :] (kPackedTransposed: M = K of N). BF16 is
+// rounded once, behind the sum.
+struct LinearSumArgs {
+  Tensor x;  // [R, inputs]
+  Tensor w;  // image of [e, N, K]
+  WeightFormat format;
+  Tensor offsets;       // [e + 1]
+  Tensor rows;          // of y
+  Tensor weights = {};  // [R] F32 (F64 where x is); undefined: ones
+  Tensor y;             // [T, M] in x's dtype, or F32
+  bool accumulate = false;
+};
+void LinearSum(const LinearSumArgs& args, Context& context);
 
 }  // namespace moebius::kernels

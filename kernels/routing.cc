@@ -78,4 +78,36 @@ void CombineGradient(const CombineGradientArgs& args, Context& ctx) {
                                  : cpu::CombineGradient(args, ctx);
 }
 
+void WeightsByRow(const Tensor& weights, const RoutingPlan& plan, const Tensor& y, Context& ctx) {
+  CheckWeights(weights, plan, weights);
+  CheckAlike(weights, y);
+  if (ctx.DryRuns(Moves("weights_by_row", weights, y))) return;
+  const auto set = [&]<class T>(const T* from, T* to) {
+    for (int64_t p = 0; p < plan.num_pairs(); ++p) to[plan.row.data<int32_t>()[p]] = from[p];
+  };
+  y.dtype() == DType::kF64 ? set(weights.data<double>(), y.data<double>())
+                           : set(weights.data<float>(), y.data<float>());
+}
+
+void WeighRows(const Tensor& x, const Tensor& weights, const RoutingPlan& plan, const Tensor& y,
+               Context& ctx) {
+  CheckAlike(x, y);
+  CHECK_EQ(Dims<2>(x)[0], plan.num_pairs());
+  CheckWeights(weights, plan, x);
+  if (ctx.DryRuns(Moves("weigh_rows", x, y))) return;
+  x.dtype() == DType::kF64 ? reference::WeighRows(x, weights, plan, y, ctx)
+                           : cpu::WeighRows(x, weights, plan, y, ctx);
+}
+
+void WeighRowsGradient(const WeighRowsGradientArgs& args, Context& ctx) {
+  CheckAlike(args.x, args.dy);
+  CheckAlike(args.x, args.dx);
+  CHECK_EQ(Dims<2>(args.x)[0], args.plan.num_pairs());
+  CheckWeights(args.weights, args.plan, args.x);
+  CheckAlike(args.weights, args.dweights);
+  if (ctx.DryRuns(Moves("weigh_rows.gradient", args.dy, args.x, args.dx))) return;
+  args.x.dtype() == DType::kF64 ? reference::WeighRowsGradient(args, ctx)
+                                : cpu::WeighRowsGradient(args, ctx);
+}
+
 }  // namespace moebius::kernels

@@ -56,4 +56,23 @@ struct CombineGradientArgs {
 };
 void CombineGradient(const CombineGradientArgs& args, Context& ctx);
 
+// What of a weighted sum is done row by row, where a product adds up the rest (LinearSum).
+// y[row[p]] = weights[p].  weights, y [P] F64 | F32.
+void WeightsByRow(const Tensor& weights, const RoutingPlan& plan, const Tensor& y, Context& ctx);
+
+// y[row[p], :] = weights[p] * x[row[p], :].  x, y [P, D] F64 | F32 | BF16; weights as in Combine.
+void WeighRows(const Tensor& x, const Tensor& weights, const RoutingPlan& plan, const Tensor& y,
+               Context& ctx);
+
+// dx[row[p], :] (+)= weights[p] * dy[row[p], :], and dweights[p] (+)= x[row[p], :] dy[row[p], :].
+struct WeighRowsGradientArgs {
+  Tensor dy, x, weights;
+  const RoutingPlan& plan;
+  Tensor dx;
+  bool accumulate_dx;
+  Tensor dweights;
+  bool accumulate_dweights;
+};
+void WeighRowsGradient(const WeighRowsGradientArgs& args, Context& ctx);
+
 }  // namespace moebius::kernels

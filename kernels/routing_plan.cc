@@ -88,6 +88,18 @@ RoutingPlan BuildPlan(const Tensor& token_offsets, const Tensor& experts, int64_
   return plan;
 }
 
+Tensor RowTokens(const RoutingPlan& plan, Context& ctx) {
+  const Tensor tokens = Int32(plan.num_pairs(), ctx);
+  if (ctx.DryRuns(Moves("plan", plan.row, tokens))) return tokens;
+  const auto offsets = plan.token_offsets.span<int32_t>();
+  for (int32_t t = 0; t < plan.num_tokens(); ++t) {
+    for (int32_t p = offsets[t]; p < offsets[t + 1]; ++p) {
+      tokens.data<int32_t>()[plan.row.data<int32_t>()[p]] = t;
+    }
+  }
+  return tokens;
+}
+
 RoutingPlan TopK(const TopKArgs& args, Context& ctx) {
   CheckTopK(args);
   const auto [T, E] = Dims<2>(args.scores);

@@ -30,6 +30,9 @@ namespace kernels {
 RoutingPlan BuildPlan(const Tensor& token_offsets, const Tensor& experts, int64_t num_experts,
                       Context& ctx);
 
+// The token of each row of the grouped order: [P] int32.
+Tensor RowTokens(const RoutingPlan& plan, Context& ctx);
+
 // The k experts of highest scores + bias for each token, best first; exact ties go to the lower
 // expert. scores [T, E] F64 | F32; bias [E] of the same dtype, or undefined; k <= E.
 // document_ids [T] int32, or undefined: a token below zero is padding and gets no expert.

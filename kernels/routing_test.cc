@@ -64,6 +64,18 @@ TEST_P(RoutingTest, AgreesWithTheReferenceOnEveryRouting) {
                       ctx_);
       ExpectClose(drows, exact_drows, 1);
       ExpectClose(dweights, exact_dweights, D);
+
+      WeighRows(rows, weights, plan, drows, ctx_);
+      WeighRows(exact_rows, Exact(weights), plan, exact_drows, ctx_);
+      ExpectClose(drows, exact_drows, 1);
+      const Tensor dy = Random({P, D}, "dy"), dw = RandomScores({P}, "dw");
+      const Tensor exact_weighed = Exact(drows), exact_dw = Exact(dw);
+      WeighRowsGradient({dy, rows, weights, plan, drows, accumulate, dw, accumulate}, ctx_);
+      WeighRowsGradient({Exact(dy), exact_rows, Exact(weights), plan, exact_weighed, accumulate,
+                         exact_dw, accumulate},
+                        ctx_);
+      ExpectClose(drows, exact_weighed, 1);
+      ExpectClose(dw, exact_dw, D);
     }
   }
 }

@@ -102,7 +102,7 @@ Bundle Block::Dispatch(Tape& tape, const Bundle& in) {
 
 Bundle Block::RunExperts(Tape& tape, const Bundle& in) {
   Bundle out = in;
-  out.Set("rows", moe_->RunExperts(tape, in["rows"], *StateOf(in).routing));
+  out.Set("rows", moe_->RunExperts(tape, in["rows"], in["weights"], *StateOf(in).routing));
   return out;
 }
 

@@ -10,6 +10,8 @@ namespace moebius::cpu {
 namespace {
 
 constexpr int64_t kRowBlock = 128;
+constexpr int64_t kOperand = kRowBlock * kAStride;  // floats of a copied block of rows
+constexpr int64_t kMaxColumns = 512;
 constexpr int64_t kTilesPerThread = 2;  // so that threads end together
 
 int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -39,18 +41,26 @@ struct Units {
     }
   }
 
-  // `n` elements from index `begin` of x on; their partners in a pair stand `row` elements later,
-  // or are zero if `last`.
-  void AcrossRows(const Tensor& x, int64_t begin, int64_t n, int64_t row, bool last,
-                  float* units) const {
+  // `n` elements from index `begin` of x on; their partners in a pair start at `partner`, or are
+  // zero if that is negative.
+  void AcrossRows(const Tensor& x, int64_t begin, int64_t partner, int64_t n, float* units) const {
     if (!pairs) return AlongRow(x, begin, n, units);
-    const uint16_t* first = Bits(x) + begin;
-    simd.interleave(first, last ? nullptr : first + row, units, n);
+    simd.interleave(Bits(x) + begin, partner < 0 ? nullptr : Bits(x) + partner, units, n);
   }
 
   const SimdKernels& simd;
   const bool bf16, pairs;
   void (*const product)(const BlockProduct&);
+};
+
+// Where the rows of a product stand in an operand.
+class RowsOf {
+ public:
+  explicit RowsOf(const Tensor& rows) : at_(rows.defined() ? rows.data<int32_t>() : nullptr) {}
+  int64_t operator[](int64_t r) const { return at_ != nullptr ? at_[r] : r; }
+
+ private:
+  const int32_t* const at_;
 };
 
 struct Group {
@@ -133,6 +143,48 @@ void NarrowRows(const NarrowArgs& args, const SimdKernels& simd) {
   }
 }
 
+// c [rows, columns] (+)= rows of x times `columns` outputs of the image of one matrix, from output
+// n on. `a` is scratch for kRowBlock rows of an operand.
+struct TileArgs {
+  const Tensor& x;
+  RowsOf rows_of_x;
+  int64_t begin, end;  // rows of the product
+  const float* image;
+  int64_t n, columns;
+  float* c;
+  int64_t c_row;
+  bool accumulate;
+};
+void MultiplyTile(const TileArgs& args, const Units& units, float* a) {
+  const int64_t K = args.x.shape()[1], num_units = units.Count(K), panel = units.simd.panel;
+  const float* image = args.image + args.n * num_units;
+  int64_t u = 0;
+  do {
+    const int64_t depth = std::min(kMaxDepth, num_units - u), k = u * units.per_unit();
+    for (int64_t r = args.begin; r < args.end; ++r) {
+      units.AlongRow(args.x, args.rows_of_x[r] * K + k, std::min(depth * units.per_unit(), K - k),
+                     a + (r - args.begin) * kAStride);
+    }
+    units.product({.m = args.end - args.begin,
+                   .n = args.columns,
+                   .k = depth,
+                   .a = a,
+                   .b = image + u * panel,
+                   .b_panel = num_units * panel,
+                   .b_step = panel,
+                   .c = args.c,
+                   .c_row = args.c_row,
+                   .accumulate = u > 0 || args.accumulate});
+    u += depth;
+  } while (u < num_units);
+}
+
+const float* ImageOf(const Tensor& images, int64_t group, int64_t outputs, int64_t num_units,
+                     const SimdKernels& simd) {
+  return reinterpret_cast<const float*>(images.raw()) +
+         group * CeilDiv(outputs, simd.panel) * simd.panel * num_units;
+}
+
 }  // namespace
 
 int64_t PackedElements(const WeightDims& dims, DType dtype, const SimdKernels& simd) {
@@ -165,46 +217,33 @@ void PackWeight(const Tensor& w, bool transposed, const Tensor& image, Context& 
 }
 
 void Multiply(const MultiplyArgs& args, Context& context, const SimdKernels& simd) {
-  const auto [R, K] = Dims<2>(args.x);
-  const int64_t N = args.y.shape()[1];
+  const auto [R, N] = Dims<2>(args.y);
   const Units units(args.x.dtype(), simd);
-  const int64_t num_units = units.Count(K), num_panels = CeilDiv(N, simd.panel);
+  const int64_t num_units = units.Count(args.x.shape()[1]);
   const std::vector<RowBlock> blocks = RowBlocks(Groups(args.offsets, R));
   const int64_t num_blocks = std::ssize(blocks);
   const int64_t enough = kTilesPerThread * context.pool().num_threads();
-  int64_t columns = 512;
+  int64_t columns = kMaxColumns;
   while (columns > 2 * simd.panel && num_blocks * CeilDiv(N, columns) < enough) columns /= 2;
-  columns = std::min(columns, num_panels * simd.panel);
+  columns = std::min(columns, CeilDiv(N, simd.panel) * simd.panel);
 
   const bool narrow = args.y.dtype() == DType::kBF16;
-  constexpr int64_t kOperand = kRowBlock * kAStride;
   const int64_t scratch = kOperand + (narrow ? kRowBlock * columns + columns : 0);
-  const auto multiply_tile = [&, K = K](int64_t tile, float* a) {
+  const auto multiply_tile = [&, N = N](int64_t tile, float* a) {
     const auto [group, begin, end] = blocks[tile % num_blocks];
     const int64_t n = tile / num_blocks * columns, width = std::min(columns, N - n);
-    const float* image = reinterpret_cast<const float*>(args.image.raw()) +
-                         (group * num_panels * simd.panel + n) * num_units;
     float* const sums = a + kOperand;
-    float* const c = narrow ? sums : args.y.data<float>() + begin * N + n;
-    int64_t u = 0;
-    do {
-      const int64_t depth = std::min(kMaxDepth, num_units - u), k = u * units.per_unit();
-      for (int64_t r = begin; r < end; ++r) {
-        units.AlongRow(args.x, r * K + k, std::min(depth * units.per_unit(), K - k),
-                       a + (r - begin) * kAStride);
-      }
-      units.product({.m = end - begin,
-                     .n = width,
-                     .k = depth,
-                     .a = a,
-                     .b = image + u * simd.panel,
-                     .b_panel = num_units * simd.panel,
-                     .b_step = simd.panel,
-                     .c = c,
-                     .c_row = narrow ? columns : N,
-                     .accumulate = u > 0 || (args.accumulate && !narrow)});
-      u += depth;
-    } while (u < num_units);
+    MultiplyTile({.x = args.x,
+                  .rows_of_x = RowsOf(args.rows),
+                  .begin = begin,
+                  .end = end,
+                  .image = ImageOf(args.image, group, N, num_units, simd),
+                  .n = n,
+                  .columns = width,
+                  .c = narrow ? sums : args.y.data<float>() + begin * N + n,
+                  .c_row = narrow ? columns : N,
+                  .accumulate = args.accumulate && !narrow},
+                 units, a);
     if (!narrow) return;
     NarrowRows({.sums = sums,
                 .rows = end - begin,
@@ -220,28 +259,82 @@ void Multiply(const MultiplyArgs& args, Context& context, const SimdKernels& sim
                  multiply_tile);
 }
 
+void MultiplySum(const kernels::LinearSumArgs& args, Context& context, const SimdKernels& simd) {
+  const int64_t R = args.x.shape()[0];
+  const auto [T, N] = Dims<2>(args.y);
+  const Units units(args.x.dtype(), simd);
+  const int64_t num_units = units.Count(args.x.shape()[1]);
+  const std::vector<RowBlock> blocks = RowBlocks(Groups(args.offsets, R));
+  const int64_t of_a_thread = CeilDiv(CeilDiv(N, context.pool().num_threads()), simd.panel);
+  const int64_t columns = std::min(kMaxColumns, of_a_thread * simd.panel);
+
+  const bool narrow = args.y.dtype() == DType::kBF16;
+  const int64_t products = kRowBlock * columns, sums = narrow ? T * columns + columns : 0;
+  const RowsOf rows(args.rows);
+  const float* weights = args.weights.defined() ? args.weights.data<float>() : nullptr;
+  const auto sum_columns = [&, T = T, N = N](int64_t task, float* a) {
+    const int64_t n = task * columns, width = std::min(columns, N - n);
+    float *const c = a + kOperand, *const sum = c + products;
+    float* const y = narrow ? sum : args.y.data<float>() + n;
+    const int64_t y_row = narrow ? columns : N;
+    for (int64_t t = 0; t < T && (narrow || !args.accumulate); ++t) {
+      std::fill_n(y + t * y_row, width, 0.0f);
+    }
+    for (const auto& [group, begin, end] : blocks) {
+      MultiplyTile({.x = args.x,
+                    .rows_of_x = RowsOf(Tensor()),
+                    .begin = begin,
+                    .end = end,
+                    .image = ImageOf(args.w, group, N, num_units, simd),
+                    .n = n,
+                    .columns = width,
+                    .c = c,
+                    .c_row = columns,
+                    .accumulate = false},
+                   units, a);
+      for (int64_t r = begin; r < end; ++r) {
+        simd.add_scaled_row(y + rows[r] * y_row, c + (r - begin) * columns, width,
+                            weights != nullptr ? weights[r] : 1.0f);
+      }
+    }
+    if (!narrow) return;
+    NarrowRows({.sums = sum,
+                .rows = T,
+                .columns = width,
+                .sums_row = columns,
+                .y = reinterpret_cast<uint16_t*>(args.y.raw()) + n,
+                .y_row = N,
+                .accumulate = args.accumulate,
+                .before = sum + T * columns},
+               simd);
+  };
+  ForWithScratch(context, CeilDiv(N, columns), kOperand + products + sums, "linear.scratch",
+                 sum_columns);
+}
+
 void LinearWeightGradient(const kernels::LinearWeightGradientArgs& args, Context& context,
                           const SimdKernels& simd) {
-  const auto [R, N] = Dims<2>(args.dy);
-  const int64_t K = args.x.shape()[1];
+  const int64_t N = args.dy.shape()[1], K = args.x.shape()[1];
+  const int64_t R = args.dy_rows.defined() ? args.dy_rows.size() : args.dy.shape()[0];
+  const RowsOf rows_of_dy(args.dy_rows), rows_of_x(args.x_rows);
   const Units units(args.x.dtype(), simd);
   const std::vector<Group> groups = Groups(args.offsets, R);
   const int64_t e = std::ssize(groups);
   int64_t height = kMaxDepth, columns = kMaxDepth;
-  const auto num_tiles = [&, N = N] { return e * CeilDiv(N, height) * CeilDiv(K, columns); };
+  const auto num_tiles = [&] { return e * CeilDiv(N, height) * CeilDiv(K, columns); };
   while (num_tiles() < kTilesPerThread * context.pool().num_threads() && height > 32) {
     height > columns ? height /= 2 : columns /= 2;
   }
   const int64_t down = CeilDiv(N, height), across = CeilDiv(K, columns);
 
-  constexpr int64_t kOperand = kMaxDepth * kAStride;
+  constexpr int64_t kTransposed = kMaxDepth * kAStride;  // floats of a copied block of dy
   const int64_t panels = kMaxDepth * std::max(columns, simd.panel);
-  const auto multiply_tile = [&, N = N](int64_t tile, float* a) {
+  const auto multiply_tile = [&](int64_t tile, float* a) {
     const int64_t j = tile / (down * across);
     const int64_t n = tile / across % down * height, k = tile % across * columns;
     const int64_t rows = std::min(height, N - n), width = std::min(columns, K - k);
     const auto [begin, end] = groups[j];
-    float *const b = a + kOperand, *const row = b + panels;
+    float *const b = a + kTransposed, *const row = b + panels;
     float* dw = args.dw.data<float>() + (j * N + n) * K + k;
     int64_t r = begin;
     bool accumulate = args.accumulate;
@@ -249,8 +342,10 @@ void LinearWeightGradient(const kernels::LinearWeightGradientArgs& args, Context
       const int64_t depth = std::min(kMaxDepth, units.Count(end - r));
       for (int64_t u = 0; u < depth; ++u, r += units.per_unit()) {
         const bool last = r + 1 == end;
-        units.AcrossRows(args.dy, r * N + n, rows, N, last, a + u * kAStride);
-        units.AcrossRows(args.x, r * K + k, width, K, last, row);
+        units.AcrossRows(args.dy, rows_of_dy[r] * N + n, last ? -1 : rows_of_dy[r + 1] * N + n,
+                         rows, a + u * kAStride);
+        units.AcrossRows(args.x, rows_of_x[r] * K + k, last ? -1 : rows_of_x[r + 1] * K + k, width,
+                         row);
         simd.spread(row, width, b + u * simd.panel, depth * simd.panel);
       }
       units.product({.m = rows,
@@ -267,7 +362,7 @@ void LinearWeightGradient(const kernels::LinearWeightGradientArgs& args, Context
       accumulate = true;
     } while (r < end);
   };
-  ForWithScratch(context, e * down * across, kOperand + panels + columns, "linear.scratch",
+  ForWithScratch(context, e * down * across, kTransposed + panels + columns, "linear.scratch",
                  multiply_tile);
 }
 

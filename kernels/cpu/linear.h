@@ -29,8 +29,12 @@ void PackWeight(const Tensor& w, bool transposed, const Tensor& image, Context& 
 struct MultiplyArgs {
   Tensor x, image, offsets, y;
   bool accumulate = false;
+  Tensor rows = {};  // of x
 };
 void Multiply(const MultiplyArgs& args, Context& context, const SimdKernels& simd);
+
+// Threads have columns of y each, in all rows: so sums are taken in order.
+void MultiplySum(const kernels::LinearSumArgs& args, Context& context, const SimdKernels& simd);
 
 void LinearWeightGradient(const kernels::LinearWeightGradientArgs& args, Context& context,
                           const SimdKernels& simd);

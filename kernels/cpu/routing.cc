@@ -164,4 +164,36 @@ void CombineGradient(const kernels::CombineGradientArgs& args, Context& ctx) {
   });
 }
 
+void WeighRows(const Tensor& x, const Tensor& weights, const RoutingPlan& plan, const Tensor& y,
+               Context& ctx) {
+  const int64_t D = x.shape()[1];
+  WithType(x.dtype(), [&](auto zero) {
+    using Element = decltype(zero);
+    ctx.pool().ForRange(plan.num_pairs(), kGrain, [&](int64_t begin, int64_t end) {
+      for (int64_t p = begin; p < end; ++p) {
+        const int64_t at = plan.row.data<int32_t>()[p] * D;
+        ScaleRow(weights.data<float>()[p], x.data<Element>() + at, y.data<Element>() + at, false,
+                 D);
+      }
+    });
+  });
+}
+
+void WeighRowsGradient(const kernels::WeighRowsGradientArgs& args, Context& ctx) {
+  const int64_t D = args.x.shape()[1];
+  WithType(args.x.dtype(), [&](auto zero) {
+    using Element = decltype(zero);
+    ctx.pool().ForRange(args.plan.num_pairs(), kGrain, [&](int64_t begin, int64_t end) {
+      for (int64_t p = begin; p < end; ++p) {
+        const int64_t at = args.plan.row.data<int32_t>()[p] * D;
+        const Element* dy = args.dy.data<Element>() + at;
+        Put(args.dweights.data<float>()[p], Dot(args.x.data<Element>() + at, dy, D),
+            args.accumulate_dweights);  // before dx, which may be dy
+        ScaleRow(args.weights.data<float>()[p], dy, args.dx.data<Element>() + at,
+                 args.accumulate_dx, D);
+      }
+    });
+  });
+}
+
 }  // namespace moebius::cpu

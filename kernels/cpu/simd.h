@@ -57,6 +57,7 @@ struct SimdKernels {
                                float delta);  // dp = p * (dp - delta)
 
   void (*scale_row)(float* x, int64_t n, float scale);
+  void (*add_scaled_row)(float* y, const float* x, int64_t n, float scale);  // y += scale * x
   float (*dot)(const float* x, const float* y, int64_t n);  // n: a multiple of `panel`
 
   double (*multiply_adds)(int64_t iterations);       // float operations done, from registers

@@ -1,6 +1,8 @@
 #include "kernels/ops/linear.h"
 
 #include "kernels/linear.h"
+#include "kernels/ops/routing.h"
+#include "kernels/routing.h"
 
 namespace moebius::ops {
 namespace {
@@ -51,6 +53,107 @@ Var Linear(Tape& tape, const Var& x, Parameter* w) { return Product(tape, x, Ten
 Var GroupedLinear(Tape& tape, const Var& rows, const Tensor& offsets, Parameter* w) {
   CHECK(offsets.defined());
   return Product(tape, rows, offsets, w);
+}
+
+Var TokensToExperts(Tape& tape, const Var& x, const RoutingPlan& plan, const Tensor& tokens,
+                    Parameter* w) {
+  const DType compute = x.dtype();
+  const Tensor y =
+      tape.context().Empty(compute, {plan.num_pairs(), w->value.shape()[1]}, "linear.y");
+  kernels::Linear({.x = x.value(),
+                   .w = tape.Weight(w, WeightFormat::kPacked, compute),
+                   .offsets = plan.expert_offsets,
+                   .y = y,
+                   .rows = tokens},
+                  tape.context());
+
+  const Saved saved_x = tape.Save(x.value(), "linear.x");
+  const Saved saved_offsets = tape.Save(plan.expert_offsets, "plan");
+  const Saved saved_tokens = tape.Save(tokens, "plan");
+  return tape.Record(y, [=, x = x.id()](Tape& tape, const Tensor& dy) {
+    const GradientSlot dx = tape.Gradient(x);
+    kernels::LinearSum({.x = dy,
+                        .w = tape.Weight(w, WeightFormat::kPackedTransposed, compute),
+                        .format = WeightFormat::kPackedTransposed,
+                        .offsets = tape.Load(saved_offsets),
+                        .rows = tape.Load(saved_tokens),
+                        .y = dx.tensor,
+                        .accumulate = dx.accumulate},
+                       tape.context());
+    const Saved saved_dy = tape.Save(dy, "linear.dy");
+    tape.WeightGradient({saved_x, saved_dy, saved_offsets, saved_tokens}, [=](Tape& tape) {
+      const GradientSlot dw = tape.ParameterGradient(w);
+      kernels::LinearWeightGradient({.dy = tape.Load(saved_dy),
+                                     .x = tape.Load(saved_x),
+                                     .offsets = tape.Load(saved_offsets),
+                                     .dw = dw.tensor,
+                                     .accumulate = dw.accumulate,
+                                     .x_rows = tape.Load(saved_tokens)},
+                                    tape.context());
+    });
+  });
+}
+
+// The gradient of a weight, that of y = sum of weight * w row, is dy's product with w and with the
+// row: so the products of the rows are neither kept nor made again.
+Var ExpertsToTokens(Tape& tape, const Var& rows, const Var& weights, const RoutingPlan& plan,
+                    const Tensor& tokens, Parameter* w) {
+  Context& context = tape.context();
+  const DType compute = rows.dtype();
+  const Tensor by_row = context.Empty(weights.dtype(), weights.shape(), "pair_weights.by_row");
+  kernels::WeightsByRow(weights.value(), plan, by_row, context);
+  const Tensor y = context.Empty(compute, {plan.num_tokens(), w->value.shape()[1]}, "linear.y");
+  kernels::LinearSum({.x = rows.value(),
+                      .w = tape.Weight(w, WeightFormat::kPacked, compute),
+                      .format = WeightFormat::kPacked,
+                      .offsets = plan.expert_offsets,
+                      .rows = tokens,
+                      .weights = by_row,
+                      .y = y},
+                     context);
+
+  const Saved saved_rows = tape.Save(rows.value(), "linear.x");
+  const Saved saved_weights = tape.Save(weights.value(), "combine.weights");
+  const SavedPlan saved_plan = SavePlan(tape, plan);
+  const Saved saved_tokens = tape.Save(tokens, "plan");
+  return tape.Record(y, [=, rows = rows.id(), weights = weights.id()](Tape& tape,
+                                                                      const Tensor& dy) {
+    Context& context = tape.context();
+    const RoutingPlan plan = LoadPlan(tape, saved_plan);
+    const Tensor& x = tape.Load(saved_rows);
+    const Tensor product = context.Empty(compute, x.shape(), "linear.dx");
+    kernels::LinearInputGradient({.dy = dy,
+                                  .w = tape.Weight(w, WeightFormat::kPackedTransposed, compute),
+                                  .offsets = plan.expert_offsets,
+                                  .dx = product,
+                                  .rows = tape.Load(saved_tokens)},
+                                 context);
+    const GradientSlot drows = tape.Gradient(rows), dweights = tape.Gradient(weights);
+    kernels::WeighRowsGradient({.dy = product,
+                                .x = x,
+                                .weights = tape.Load(saved_weights),
+                                .plan = plan,
+                                .dx = drows.tensor,
+                                .accumulate_dx = drows.accumulate,
+                                .dweights = dweights.tensor,
+                                .accumulate_dweights = dweights.accumulate},
+                               context);
+    // What the product was for is done with its memory: now the weighted rows.
+    kernels::WeighRows(x, tape.Load(saved_weights), plan, product, context);
+    const Saved saved_weighed = tape.Save(product, "linear.x");
+    const Saved saved_dy = tape.Save(dy, "linear.dy");
+    const Saved saved_offsets = saved_plan.expert_offsets;
+    tape.WeightGradient({saved_weighed, saved_dy, saved_offsets, saved_tokens}, [=](Tape& tape) {
+      const GradientSlot dw = tape.ParameterGradient(w);
+      kernels::LinearWeightGradient({.dy = tape.Load(saved_dy),
+                                     .x = tape.Load(saved_weighed),
+                                     .offsets = tape.Load(saved_offsets),
+                                     .dw = dw.tensor,
+                                     .accumulate = dw.accumulate,
+                                     .dy_rows = tape.Load(saved_tokens)},
+                                    tape.context());
+    });
+  });
 }
 
 }  // namespace moebius::ops

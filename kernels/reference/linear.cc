@@ -17,14 +17,19 @@ std::vector<int64_t> GroupOfRow(const Tensor& offsets, int64_t rows) {
   return group;
 }
 
+// Row r of a product's operand.
+const double* RowOf(const Tensor& x, const Tensor& rows, int64_t r) {
+  return x.data<double>() + (rows.defined() ? rows.data<int32_t>()[r] : r) * x.shape()[1];
+}
+
 }  // namespace
 
 void Linear(const kernels::LinearArgs& args, Context& context) {
-  const auto [R, K] = Dims<2>(args.x);
-  const int64_t N = args.y.shape()[1];
+  const auto [R, N] = Dims<2>(args.y);
+  const int64_t K = args.x.shape()[1];
   const std::vector<int64_t> group = GroupOfRow(args.offsets, R);
-  context.pool().For(R, [&, K = K](int64_t r) {
-    const double* x = args.x.data<double>() + r * K;
+  context.pool().For(R, [&, N = N](int64_t r) {
+    const double* x = RowOf(args.x, args.rows, r);
     const double* w = args.w.data<double>() + group[r] * N * K;
     double* y = args.y.data<double>() + r * N;
     constexpr int64_t kBlock = 8;  // sums at a time, so that x is read once for eight
@@ -40,11 +45,11 @@ void Linear(const kernels::LinearArgs& args, Context& context) {
 }
 
 void LinearInputGradient(const kernels::LinearInputGradientArgs& args, Context& context) {
-  const auto [R, N] = Dims<2>(args.dy);
-  const int64_t K = args.dx.shape()[1];
+  const auto [R, K] = Dims<2>(args.dx);
+  const int64_t N = args.dy.shape()[1];
   const std::vector<int64_t> group = GroupOfRow(args.offsets, R);
-  context.pool().For(R, [&, N = N](int64_t r) {
-    const double* dy = args.dy.data<double>() + r * N;
+  context.pool().For(R, [&, K = K](int64_t r) {
+    const double* dy = RowOf(args.dy, args.rows, r);
     const double* w = args.w.data<double>() + group[r] * N * K;
     double* dx = args.dx.data<double>() + r * K;
     if (!args.accumulate) std::fill_n(dx, K, 0.0);
@@ -55,20 +60,39 @@ void LinearInputGradient(const kernels::LinearInputGradientArgs& args, Context& 
 }
 
 void LinearWeightGradient(const kernels::LinearWeightGradientArgs& args, Context& context) {
-  const auto [R, N] = Dims<2>(args.dy);
-  const auto [R_x, K] = Dims<2>(args.x);
+  const int64_t N = args.dy.shape()[1], K = args.x.shape()[1];
+  const int64_t R = args.dy_rows.defined() ? args.dy_rows.size() : args.dy.shape()[0];
   const int64_t e = args.offsets.defined() ? args.offsets.size() - 1 : 1;
-  const double *all_x = args.x.data<double>(), *all_dy = args.dy.data<double>();
-  context.pool().For(e * N, [&, R = R, N = N, K = K](int64_t i) {
+  context.pool().For(e * N, [&](int64_t i) {
     const int64_t j = i / N, n = i % N;
     const int64_t begin = args.offsets.defined() ? args.offsets.data<int32_t>()[j] : 0;
     const int64_t end = args.offsets.defined() ? args.offsets.data<int32_t>()[j + 1] : R;
     double* dw = args.dw.data<double>() + i * K;
     if (!args.accumulate) std::fill_n(dw, K, 0.0);
     for (int64_t r = begin; r < end; ++r) {
-      const double* x = all_x + r * K;
-      const double dy = all_dy[r * N + n];
+      const double* x = RowOf(args.x, args.x_rows, r);
+      const double dy = RowOf(args.dy, args.dy_rows, r)[n];
       for (int64_t k = 0; k < K; ++k) dw[k] += dy * x[k];
+    }
+  });
+}
+
+void LinearSum(const kernels::LinearSumArgs& args, Context& context) {
+  const auto [R, K] = Dims<2>(args.x);
+  const auto [T, N] = Dims<2>(args.y);
+  const std::vector<int64_t> group = GroupOfRow(args.offsets, R);
+  const bool transposed = args.format == WeightFormat::kPackedTransposed;
+  const int64_t of_output = transposed ? 1 : K, of_input = transposed ? N : 1;  // steps in w
+  context.pool().For(N, [&, R = R, K = K, T = T, N = N](int64_t n) {
+    double* y = args.y.data<double>() + n;
+    for (int64_t t = 0; t < T && !args.accumulate; ++t) y[t * N] = 0;
+    for (int64_t r = 0; r < R; ++r) {
+      const double* x = args.x.data<double>() + r * K;
+      const double* w = args.w.data<double>() + group[r] * N * K + n * of_output;
+      double sum = 0;
+      for (int64_t k = 0; k < K; ++k) sum += w[k * of_input] * x[k];
+      const double weight = args.weights.defined() ? args.weights.data<double>()[r] : 1;
+      y[args.rows.data<int32_t>()[r] * N] += weight * sum;
     }
   });
 }

@@ -120,4 +120,29 @@ void CombineGradient(const kernels::CombineGradientArgs& args, Context& ctx) {
   });
 }
 
+void WeighRows(const Tensor& x, const Tensor& weights, const RoutingPlan& plan, const Tensor& y,
+               Context& ctx) {
+  const int64_t D = x.shape()[1];
+  ForPairs(plan, ctx, [&](int64_t, int64_t p, int64_t row) {
+    for (int64_t i = row * D; i < (row + 1) * D; ++i)
+      y.data<double>()[i] = weights.data<double>()[p] * x.data<double>()[i];
+  });
+}
+
+void WeighRowsGradient(const kernels::WeighRowsGradientArgs& args, Context& ctx) {
+  const int64_t D = args.x.shape()[1];
+  const double *x = args.x.data<double>(), *dy = args.dy.data<double>();
+  double* dx = args.dx.data<double>();
+  ForPairs(args.plan, ctx, [&](int64_t, int64_t p, int64_t row) {
+    double inner = 0;
+    for (int64_t i = row * D; i < (row + 1) * D; ++i) {
+      const double g = args.weights.data<double>()[p] * dy[i];
+      dx[i] = args.accumulate_dx ? dx[i] + g : g;
+      inner += x[i] * dy[i];
+    }
+    double& dweight = args.dweights.data<double>()[p];
+    dweight = args.accumulate_dweights ? dweight + inner : inner;
+  });
+}
+
 }  // namespace moebius::reference

@@ -12,26 +12,38 @@ struct ExpertGroup {
   std::vector<int> owner;      // [E] on the expert axis
 };
 
+TokensInPlace InPlace(const RoutingPlan& plan, Context& context) {
+  return {plan, kernels::RowTokens(plan, context)};
+}
+
+RowsUnderWay AlreadyThere(const Var& x) {
+  return RowsUnderWay([x](Tape&) { return x; });
+}
+
 class AllToAllDispatcher final : public Dispatcher {
  public:
   explicit AllToAllDispatcher(ExpertGroup group) : group_(std::move(group)) {}
 
   Routing Agree(RoutingPlan plan, Context& context) const override {
-    Exchange exchange = MakeExchange(plan.expert_offsets, group_.owner, group_.copies,
-                                     *group_.communicator, context);
-    return {std::move(plan), std::move(exchange)};
-  }
-  Tensor ExpertOffsets(const Routing& routing) const override {
-    return WayOf(routing).local_offsets;
+    Routing routing = {.plan = std::move(plan), .way = Exchange()};
+    if (group_.communicator->size() == 1) {
+      routing.in_place = InPlace(routing.plan, context);
+    } else {
+      routing.way = MakeExchange(routing.plan.expert_offsets, group_.owner, group_.copies,
+                                 *group_.communicator, context);
+    }
+    return routing;
   }
   Var CombineWeights(Tape&, const Var& weights, const Routing&) const override { return weights; }
 
   RowsUnderWay Dispatch(Tape& tape, const Var& x, const Routing& routing) const override {
+    if (routing.in_place) return AlreadyThere(x);
     const Var rows = ops::Permute(tape, x, routing.plan);
     return ToExperts(tape, rows, WayOf(routing), group_.communicator);
   }
   RowsUnderWay Combine(Tape& tape, const Var& rows, const Var& weights,
                        const Routing& routing) const override {
+    if (routing.in_place) return AlreadyThere(rows);
     return FromExperts(tape, rows, WayOf(routing), group_.communicator)
         .Then([weights, plan = routing.plan](Tape& tape, const Var& returned) {
           return ops::Combine(tape, returned, weights, plan);
@@ -51,25 +63,19 @@ class AllGatherDispatcher final : public Dispatcher {
   Routing Agree(RoutingPlan plan, Context& context) const override {
     TokenGather gather =
         MakeTokenGather(plan, group_.owner, group_.copies, *group_.communicator, context);
-    return {std::move(plan), std::move(gather)};
-  }
-  Tensor ExpertOffsets(const Routing& routing) const override {
-    return WayOf(routing).plan.expert_offsets;
+    TokensInPlace in_place = InPlace(gather.plan, context);
+    return {std::move(plan), std::move(gather), std::move(in_place)};
   }
   Var CombineWeights(Tape& tape, const Var& weights, const Routing& routing) const override {
     return GatherWeights(tape, weights, WayOf(routing), group_.communicator);
   }
 
   RowsUnderWay Dispatch(Tape& tape, const Var& x, const Routing& routing) const override {
-    return GatherTokens(tape, x, WayOf(routing), group_.communicator)
-        .Then([plan = WayOf(routing).plan](Tape& tape, const Var& all) {
-          return ops::Permute(tape, all, plan);
-        });
+    return GatherTokens(tape, x, WayOf(routing), group_.communicator);
   }
-  RowsUnderWay Combine(Tape& tape, const Var& rows, const Var& weights,
+  RowsUnderWay Combine(Tape& tape, const Var& rows, const Var& /*weights*/,
                        const Routing& routing) const override {
-    const Var parts = ops::Combine(tape, rows, weights, WayOf(routing).plan);
-    return ScatterTokens(tape, parts, routing.plan.num_tokens(), group_.communicator);
+    return ScatterTokens(tape, rows, routing.plan.num_tokens(), group_.communicator);
   }
 
  private:

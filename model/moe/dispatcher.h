@@ -5,10 +5,14 @@
 //   all-gather   every rank of the expert group gets the tokens of all, runs its experts' pairs,
 //                and sends every token's owner one row, its part of the weighted sum: as many rows
 //                a token as there are ranks, whatever K, and messages of equal length.
-// Letters: T tokens of the shard, P pairs, R rows of this rank's experts, e experts of this rank.
+// Where tokens are on the rank of their experts (all-gather, or one rank has all experts), these
+// read them where they are and add up what they make of them: no row is copied for an expert.
+// Letters: T tokens of the shard, P pairs, R rows of this rank's experts, e experts of this rank, B
+// rows that are brought to it.
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <variant>
 #include <vector>
 
@@ -20,10 +24,18 @@
 
 namespace moebius {
 
+// Tokens that stand where they are, and the pairs that this rank's experts have with them.
+struct TokensInPlace {
+  RoutingPlan plan;   // of B tokens, e experts, R pairs
+  Tensor row_tokens;  // [R] kernels::RowTokens
+};
+
 // What a layer decides once for a micro-batch; a replay meets it again.
 struct Routing {
   RoutingPlan plan;                         // of this rank's tokens
   std::variant<Exchange, TokenGather> way;  // by the dispatcher
+  // Without a value, what is brought are the R rows, grouped by expert.
+  std::optional<TokensInPlace> in_place = {};
 };
 
 enum class DispatcherKind { kAllToAll, kAllGather };
@@ -38,16 +50,13 @@ class Dispatcher {
   // Agrees with the other ranks of the expert group. Collective: tell the tape to decide it Once.
   virtual Routing Agree(RoutingPlan plan, Context& context) const = 0;
 
-  // [e + 1]: which of the R rows are whose.
-  virtual Tensor ExpertOffsets(const Routing& routing) const = 0;
-
-  // weights [P] of this rank's tokens -> the weights that Combine takes
+  // weights [P] of this rank's tokens -> those of the pairs that are added up here
   virtual Var CombineWeights(Tape& tape, const Var& weights, const Routing& routing) const = 0;
 
-  // x [T, D] -> [R, D] grouped by this rank's experts
+  // x [T, D] -> [B, D]
   virtual RowsUnderWay Dispatch(Tape& tape, const Var& x, const Routing& routing) const = 0;
 
-  // rows [R, D] back to their tokens, weighted  -> [T, D]
+  // What experts made of them, [B, D] (in place: weighted sums), back to their tokens -> [T, D]
   virtual RowsUnderWay Combine(Tape& tape, const Var& rows, const Var& weights,
                                const Routing& routing) const = 0;
 };

@@ -30,4 +30,11 @@ Var Experts::Forward(Tape& tape, const Var& rows, const Tensor& offsets) const {
   return ops::GroupedLinear(tape, hidden, offsets, down_);
 }
 
+Var Experts::ForwardInPlace(Tape& tape, const Var& x, const Var& weights, const RoutingPlan& plan,
+                            const Tensor& row_tokens) const {
+  const Var hidden = ops::SwiGlu(tape, ops::TokensToExperts(tape, x, plan, row_tokens, gate_),
+                                 ops::TokensToExperts(tape, x, plan, row_tokens, up_));
+  return ops::ExpertsToTokens(tape, hidden, weights, plan, row_tokens, down_);
+}
+
 }  // namespace moebius

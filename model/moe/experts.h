@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "core/tape/tape.h"
+#include "kernels/routing_plan.h"
 #include "model/parameter_store.h"
 #include "model/spec.h"
 
@@ -19,6 +20,11 @@ class Experts {
 
   // rows [R, D] grouped by local expert: expert j has rows offsets[j] .. offsets[j + 1] -> [R, D]
   Var Forward(Tape& tape, const Var& rows, const Tensor& offsets) const;
+
+  // The same for tokens x [B, D] that stand where they are: the weighted sums of what their experts
+  // make of them.  weights [R], of a plan of the B tokens; row_tokens: kernels::RowTokens -> [B, D]
+  Var ForwardInPlace(Tape& tape, const Var& x, const Var& weights, const RoutingPlan& plan,
+                     const Tensor& row_tokens) const;
 
  private:
   Parameter* gate_;  // [E, F, D] | E over expert, F over expert_tensor

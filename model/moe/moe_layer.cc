@@ -60,8 +60,13 @@ RowsUnderWay MoeLayer::Dispatch(Tape& tape, const Var& x, const Routing& routing
   return dispatcher_->Dispatch(tape, x, routing);
 }
 
-Var MoeLayer::RunExperts(Tape& tape, const Var& rows, const Routing& routing) const {
-  return experts_.Forward(tape, rows, dispatcher_->ExpertOffsets(routing));
+Var MoeLayer::RunExperts(Tape& tape, const Var& rows, const Var& weights,
+                         const Routing& routing) const {
+  if (routing.in_place) {
+    const auto& [plan, row_tokens] = *routing.in_place;
+    return experts_.ForwardInPlace(tape, rows, weights, plan, row_tokens);
+  }
+  return experts_.Forward(tape, rows, std::get<Exchange>(routing.way).local_offsets);
 }
 
 RowsUnderWay MoeLayer::Combine(Tape& tape, const Var& rows, const Var& weights,

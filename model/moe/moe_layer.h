@@ -37,11 +37,11 @@ class MoeLayer {
   };
   Routed Route(Tape& tape, const Var& x, const MicroBatch& batch, const StepInputs& step);
 
-  // x [T, D] -> [R, D] grouped by this rank's experts
+  // x [T, D] -> [B, D], what this rank's experts read (dispatcher.h)
   RowsUnderWay Dispatch(Tape& tape, const Var& x, const Routing& routing) const;
-  // [R, D] -> [R, D]
-  Var RunExperts(Tape& tape, const Var& rows, const Routing& routing) const;
-  // rows [R, D] back to their tokens, weighted  -> [T, D]
+  // [B, D] -> [B, D]
+  Var RunExperts(Tape& tape, const Var& rows, const Var& weights, const Routing& routing) const;
+  // rows [B, D] back to their tokens, weighted  -> [T, D]
   RowsUnderWay Combine(Tape& tape, const Var& rows, const Var& weights,
                        const Routing& routing) const;
 

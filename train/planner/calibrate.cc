@@ -26,8 +26,8 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using Samples = std::map<std::string, std::vector<OpSample>>;
 
-// Small models that together have every op, from those where the fixed time of an op counts to
-// those where its products do: a dense layer and one with experts.
+// Small models that together have every op of a rank alone, from those where the fixed time of an
+// op counts to those where its products do: a dense layer and one with experts.
 constexpr char kModel[] = R"(
   run { dir: "calibration" }
   train { num_steps: 1000 global_batch_size: 4 micro_batch_size: 4 sequence_length: 256 }
