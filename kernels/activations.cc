@@ -17,7 +17,8 @@ void CheckScoreGradient(const ScoreGradientArgs& args) {
 void SwiGlu(const Tensor& gate, const Tensor& up, const Tensor& h, Context& ctx) {
   CheckAlike(gate, up);
   CheckAlike(gate, h);
-  if (ctx.DryRuns(Moves("swiglu", gate, up, h))) return;
+  const OpScope op = ctx.Start(Moves("swiglu", gate, up, h));
+  if (op.is_dry()) return;
   h.dtype() == DType::kF64 ? reference::SwiGlu(gate, up, h, ctx) : cpu::SwiGlu(gate, up, h, ctx);
 }
 
@@ -26,9 +27,9 @@ void SwiGluGradient(const SwiGluGradientArgs& args, Context& ctx) {
   CheckAlike(args.gate, args.dh);
   CheckAlike(args.gate, args.dgate);
   CheckAlike(args.gate, args.dup);
-  if (ctx.DryRuns(Moves("swiglu.gradient", args.gate, args.up, args.dh, args.dgate, args.dup))) {
-    return;
-  }
+  const OpScope op =
+      ctx.Start(Moves("swiglu.gradient", args.gate, args.up, args.dh, args.dgate, args.dup));
+  if (op.is_dry()) return;
   args.dh.dtype() == DType::kF64 ? reference::SwiGluGradient(args, ctx)
                                  : cpu::SwiGluGradient(args, ctx);
 }
@@ -37,7 +38,8 @@ void Softmax(const Tensor& z, const Tensor& p, Context& ctx) {
   const auto [T, E] = Dims<2>(z);
   CHECK_GE(E, 1);
   CheckAlike(z, p);
-  if (ctx.DryRuns(Moves("softmax", z, p)) || T == 0) return;
+  const OpScope op = ctx.Start(Moves("softmax", z, p));
+  if (op.is_dry() || T == 0) return;
   z.dtype() == DType::kF64 ? reference::Softmax(z, p, ctx) : cpu::Softmax(z, p, ctx);
 }
 
@@ -45,20 +47,23 @@ void SoftmaxGradient(const ScoreGradientArgs& args, Context& ctx) {
   const auto [T, E] = Dims<2>(args.y);
   CHECK_GE(E, 1);
   CheckScoreGradient(args);
-  if (ctx.DryRuns(Moves("softmax.gradient", args.y, args.dy, args.dz)) || T == 0) return;
+  const OpScope op = ctx.Start(Moves("softmax.gradient", args.y, args.dy, args.dz));
+  if (op.is_dry() || T == 0) return;
   args.y.dtype() == DType::kF64 ? reference::SoftmaxGradient(args, ctx)
                                 : cpu::SoftmaxGradient(args, ctx);
 }
 
 void Sigmoid(const Tensor& z, const Tensor& s, Context& ctx) {
   CheckAlike(z, s);
-  if (ctx.DryRuns(Moves("sigmoid", z, s))) return;
+  const OpScope op = ctx.Start(Moves("sigmoid", z, s));
+  if (op.is_dry()) return;
   z.dtype() == DType::kF64 ? reference::Sigmoid(z, s, ctx) : cpu::Sigmoid(z, s, ctx);
 }
 
 void SigmoidGradient(const ScoreGradientArgs& args, Context& ctx) {
   CheckScoreGradient(args);
-  if (ctx.DryRuns(Moves("sigmoid.gradient", args.y, args.dy, args.dz))) return;
+  const OpScope op = ctx.Start(Moves("sigmoid.gradient", args.y, args.dy, args.dz));
+  if (op.is_dry()) return;
   args.y.dtype() == DType::kF64 ? reference::SigmoidGradient(args, ctx)
                                 : cpu::SigmoidGradient(args, ctx);
 }

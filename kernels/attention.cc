@@ -57,7 +57,8 @@ void Attention(const AttentionArgs& args, Context& context) {
   Check(args.shape, args.q, args.k, args.v, args.document_ids, args.y, args.logsumexp);
   const int64_t bytes = 2 * (args.q.bytes() + args.k.bytes());
   const Work work = WorkOf("attention", args.shape, 2, args.q.dtype(), bytes);
-  if (context.DryRuns(work) || args.q.size() == 0) return;
+  const OpScope op = context.Start(work);
+  if (op.is_dry() || args.q.size() == 0) return;
   if (args.q.dtype() == DType::kF64) {
     reference::Attention(args, context);
   } else {
@@ -76,7 +77,8 @@ void AttentionGradient(const AttentionGradientArgs& args, Context& context) {
   CHECK_EQ(args.dv.shape(), args.v.shape());
   const int64_t bytes = 4 * (args.q.bytes() + args.k.bytes());
   const Work work = WorkOf("attention.gradient", args.shape, 5, args.q.dtype(), bytes);
-  if (context.DryRuns(work) || args.k.size() == 0) return;
+  const OpScope op = context.Start(work);
+  if (op.is_dry() || args.k.size() == 0) return;
   if (args.q.dtype() == DType::kF64) {
     reference::AttentionGradient(args, context);
   } else {

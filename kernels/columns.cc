@@ -20,13 +20,15 @@ void Check(const Tensor& x, int64_t begin, const Tensor& y) {
 
 void Columns(const Tensor& x, int64_t begin, const Tensor& y, Context& ctx) {
   Check(x, begin, y);
-  if (ctx.DryRuns(Moves("columns", y, y))) return;
+  const OpScope op = ctx.Start(Moves("columns", y, y));
+  if (op.is_dry()) return;
   x.dtype() == DType::kF64 ? reference::Columns(x, begin, y, ctx) : cpu::Columns(x, begin, y, ctx);
 }
 
 void ColumnsGradient(const ColumnsGradientArgs& args, Context& ctx) {
   Check(args.dx, args.begin, args.dy);
-  if (ctx.DryRuns(Moves("columns.gradient", args.dy, args.dy))) return;
+  const OpScope op = ctx.Start(Moves("columns.gradient", args.dy, args.dy));
+  if (op.is_dry()) return;
   args.dx.dtype() == DType::kF64 ? reference::ColumnsGradient(args, ctx)
                                  : cpu::ColumnsGradient(args, ctx);
 }

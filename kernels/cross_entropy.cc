@@ -38,7 +38,8 @@ void CheckStatistics(const Tensor& statistics, int64_t R) {
 void CrossEntropy(const CrossEntropyArgs& args, Context& ctx) {
   CheckRows(args.logits, args.labels, args.weights);
   CheckResults(args.logits, args.nll, args.dlogits);
-  if (ctx.DryRuns(Moves("cross_entropy", args.logits, args.dlogits))) return;
+  const OpScope op = ctx.Start(Moves("cross_entropy", args.logits, args.dlogits));
+  if (op.is_dry()) return;
   args.logits.dtype() == DType::kF64 ? reference::CrossEntropy(args, ctx)
                                      : cpu::CrossEntropy(args, ctx);
 }
@@ -46,7 +47,8 @@ void CrossEntropy(const CrossEntropyArgs& args, Context& ctx) {
 void CrossEntropyStatistics(const CrossEntropyStatisticsArgs& args, Context& ctx) {
   CheckRows(args.logits, args.labels, args.weights);
   CheckStatistics(args.statistics, args.logits.shape()[0]);
-  if (ctx.DryRuns(Moves("cross_entropy.statistics", args.logits))) return;
+  const OpScope op = ctx.Start(Moves("cross_entropy.statistics", args.logits));
+  if (op.is_dry()) return;
   args.logits.dtype() == DType::kF64 ? reference::CrossEntropyStatistics(args, ctx)
                                      : cpu::CrossEntropyStatistics(args, ctx);
 }
@@ -56,7 +58,8 @@ void CombineStatistics(const Tensor& parts, const Tensor& whole, Context& ctx) {
   CHECK_EQ(three, 3);
   CheckDType(parts, DType::kF64);
   CheckStatistics(whole, R);
-  if (ctx.DryRuns(Moves("cross_entropy.combine", parts, whole))) return;
+  const OpScope op = ctx.Start(Moves("cross_entropy.combine", parts, whole));
+  if (op.is_dry()) return;
   for (int64_t r = 0; r < R; ++r) {
     const auto part = [&, R = R](int64_t i) { return parts.data<double>() + (i * R + r) * 3; };
     double max = part(0)[0], sum = 0, label = 0;
@@ -74,7 +77,8 @@ void CrossEntropyOfPart(const CrossEntropyOfPartArgs& args, Context& ctx) {
   CheckRows(args.logits, args.labels, args.weights);
   CheckResults(args.logits, args.nll, args.dlogits);
   CheckStatistics(args.statistics, args.logits.shape()[0]);
-  if (ctx.DryRuns(Moves("cross_entropy.of_part", args.logits, args.dlogits))) return;
+  const OpScope op = ctx.Start(Moves("cross_entropy.of_part", args.logits, args.dlogits));
+  if (op.is_dry()) return;
   args.logits.dtype() == DType::kF64 ? reference::CrossEntropyOfPart(args, ctx)
                                      : cpu::CrossEntropyOfPart(args, ctx);
 }

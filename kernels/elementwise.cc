@@ -9,7 +9,8 @@ namespace moebius::kernels {
 void Add(const Tensor& a, const Tensor& b, const Tensor& y, Context& ctx) {
   CheckAlike(a, b);
   CheckAlike(a, y);
-  if (ctx.DryRuns(Moves("add", a, b, y))) return;
+  const OpScope op = ctx.Start(Moves("add", a, b, y));
+  if (op.is_dry()) return;
   y.dtype() == DType::kF64 ? reference::Add(a, b, y, ctx) : cpu::Add(a, b, y, ctx);
 }
 
@@ -17,21 +18,24 @@ void Cast(const CastArgs& args, Context& ctx) {
   CHECK_EQ(args.x.shape(), args.y.shape());
   CHECK(IsFloat(args.x.dtype()) && IsFloat(args.y.dtype()))
       << NameOf(args.x.dtype()) << " to " << NameOf(args.y.dtype());
-  if (ctx.DryRuns(Moves("cast", args.x, args.y))) return;
+  const OpScope op = ctx.Start(Moves("cast", args.x, args.y));
+  if (op.is_dry()) return;
   const bool is_double = args.x.dtype() == DType::kF64 || args.y.dtype() == DType::kF64;
   is_double ? reference::Cast(args, ctx) : cpu::Cast(args, ctx);
 }
 
 void Scale(const Tensor& x, double factor, Context& ctx) {
   CheckDType(x, PreciseDType(x.dtype()));
-  if (ctx.DryRuns(Moves("scale", x, x))) return;
+  const OpScope op = ctx.Start(Moves("scale", x, x));
+  if (op.is_dry()) return;
   x.dtype() == DType::kF64 ? reference::Scale(x, factor, ctx) : cpu::Scale(x, factor, ctx);
 }
 
 void SumOfSquares(const Tensor& x, const Tensor& sum, Context& ctx) {
   CHECK_EQ(sum.shape(), (Shape{1}));
   CheckDType(sum, DType::kF64);
-  if (ctx.DryRuns(Moves("sum_of_squares", x))) return;
+  const OpScope op = ctx.Start(Moves("sum_of_squares", x));
+  if (op.is_dry()) return;
   x.dtype() == DType::kF64 ? reference::SumOfSquares(x, sum, ctx) : cpu::SumOfSquares(x, sum, ctx);
 }
 

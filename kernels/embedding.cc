@@ -25,15 +25,15 @@ void CheckTable(const Tensor& tokens, const Tensor& w, const VocabularyRange& ra
 
 void Embedding(const EmbeddingArgs& args, Context& ctx) {
   CheckTable(args.tokens, args.w, args.range, args.y);
-  if (ctx.DryRuns(Moves("embedding", args.y, args.y))) return;
+  const OpScope op = ctx.Start(Moves("embedding", args.y, args.y));
+  if (op.is_dry()) return;
   args.y.dtype() == DType::kF64 ? reference::Embedding(args, ctx) : cpu::Embedding(args, ctx);
 }
 
 void EmbeddingGradient(const EmbeddingGradientArgs& args, Context& ctx) {
   CheckTable(args.tokens, args.dw, args.range, args.dy);
-  if (ctx.DryRuns(Moves("embedding.gradient", args.dy, args.dy, args.dw)) || args.dw.size() == 0) {
-    return;
-  }
+  const OpScope op = ctx.Start(Moves("embedding.gradient", args.dy, args.dy, args.dw));
+  if (op.is_dry() || args.dw.size() == 0) return;
   args.dy.dtype() == DType::kF64 ? reference::EmbeddingGradient(args, ctx)
                                  : cpu::EmbeddingGradient(args, ctx);
 }

@@ -27,7 +27,8 @@ void ExpertCounts(const ExpertCountsArgs& args, Context& ctx) {
   CHECK_EQ(E, args.plan.num_experts());
   CHECK_GE(args.tokens_per_group, 1);
   CHECK_GE(groups * args.tokens_per_group, T);
-  if (ctx.DryRuns(Moves("expert_counts", args.plan.expert))) return;
+  const OpScope op = ctx.Start(Moves("expert_counts", args.plan.expert));
+  if (op.is_dry()) return;
 
   if (!args.accumulate) std::ranges::fill(args.counts.span<double>(), 0.0);
   const int32_t* offsets = args.plan.token_offsets.data<int32_t>();
@@ -40,7 +41,8 @@ void ExpertCounts(const ExpertCountsArgs& args, Context& ctx) {
 
 void ExpertFractions(const Tensor& counts, const Tensor& fractions, Context& ctx) {
   CHECK(counts.shape() == fractions.shape()) << counts.shape() << " vs " << fractions.shape();
-  if (ctx.DryRuns(Moves("expert_fractions", counts, fractions))) return;
+  const OpScope op = ctx.Start(Moves("expert_fractions", counts, fractions));
+  if (op.is_dry()) return;
   if (fractions.dtype() == DType::kF64) {
     FractionsOf<double>(counts, fractions);
   } else {

@@ -73,7 +73,8 @@ void Multiply(const char* op, const LinearArgs& args, WeightFormat format, Conte
   CheckResult(dtype, args.y.dtype());
   CheckImage(args.w, format, e, N, K, dtype);
   const int64_t bytes = R * K * SizeOf(dtype) + args.w.bytes() + args.y.bytes();
-  if (context.DryRuns(ProductWork(op, dtype, R, K, N, e, bytes)) || R == 0 || N == 0) return;
+  const OpScope scope = context.Start(ProductWork(op, dtype, R, K, N, e, bytes));
+  if (scope.is_dry() || R == 0 || N == 0) return;
 
   CheckOffsets(args.offsets, R);
   CheckRows(args.rows, args.x.shape()[0]);
@@ -113,7 +114,8 @@ void LinearWeightGradient(const LinearWeightGradientArgs& args, Context& context
   }
   const int64_t bytes = R * (N + K) * SizeOf(args.x.dtype()) + args.dw.bytes();
   const Work work = ProductWork("linear.weight_gradient", args.x.dtype(), R, N, K, e, bytes);
-  if (context.DryRuns(work) || args.dw.size() == 0) return;
+  const OpScope op = context.Start(work);
+  if (op.is_dry() || args.dw.size() == 0) return;
 
   CheckOffsets(args.offsets, R);
   CheckRows(args.dy_rows, args.dy.shape()[0]);
@@ -138,8 +140,8 @@ void LinearSum(const LinearSumArgs& args, Context& context) {
     CHECK(args.weights.dtype() == (dtype == DType::kF64 ? DType::kF64 : DType::kF32));
   }
   const int64_t bytes = args.x.bytes() + args.w.bytes() + R * N * SizeOf(args.y.dtype());
-  const Work work = ProductWork("linear.sum", dtype, R, K, N, e, bytes);
-  if (context.DryRuns(work) || args.y.size() == 0) return;
+  const OpScope op = context.Start(ProductWork("linear.sum", dtype, R, K, N, e, bytes));
+  if (op.is_dry() || args.y.size() == 0) return;
 
   CheckOffsets(args.offsets, R);
   CheckRows(args.rows, T);

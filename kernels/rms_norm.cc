@@ -34,7 +34,8 @@ void RmsNorm(const Tensor& x, const Tensor& w, double epsilon, const Tensor& y, 
   CheckSegments(x, w);
   CheckAlike(x, y);
   CheckWhole(whole, x, w);
-  if (ctx.DryRuns(Moves("rms_norm", x, y))) return;
+  const OpScope op = ctx.Start(Moves("rms_norm", x, y));
+  if (op.is_dry()) return;
   x.dtype() == DType::kF64 ? reference::RmsNorm(x, w, epsilon, y, ctx, whole)
                            : cpu::RmsNorm(x, w, epsilon, y, ctx, whole);
 }
@@ -47,7 +48,8 @@ void RowProducts(const RowProductsArgs& args, Context& ctx) {
     CHECK_EQ(args.w.shape(), (Shape{C}));
     CheckDType(args.w, PreciseDType(args.a.dtype()));
   }
-  if (ctx.DryRuns(Moves("rms_norm.sums", args.a, args.b))) return;
+  const OpScope op = ctx.Start(Moves("rms_norm.sums", args.a, args.b));
+  if (op.is_dry()) return;
   args.a.dtype() == DType::kF64 ? reference::RowProducts(args, ctx) : cpu::RowProducts(args, ctx);
 }
 
@@ -57,7 +59,8 @@ void RmsNormInputGradient(const RmsNormInputGradientArgs& args, Context& ctx) {
   CheckAlike(args.x, args.dx);
   CheckWhole(args.whole, args.x, args.w);
   if (args.whole.width > 0) CheckSums(args.whole.products, args.x);
-  if (ctx.DryRuns(Moves("rms_norm.gradient", args.x, args.dy, args.dx))) return;
+  const OpScope op = ctx.Start(Moves("rms_norm.gradient", args.x, args.dy, args.dx));
+  if (op.is_dry()) return;
   args.x.dtype() == DType::kF64 ? reference::RmsNormInputGradient(args, ctx)
                                 : cpu::RmsNormInputGradient(args, ctx);
 }
@@ -66,7 +69,8 @@ void RmsNormWeightGradient(const RmsNormWeightGradientArgs& args, Context& ctx) 
   CheckSegments(args.x, args.dw);
   CheckAlike(args.x, args.dy);
   CheckWhole(args.whole, args.x, args.dw);
-  if (ctx.DryRuns(Moves("rms_norm.weight_gradient", args.x, args.dy))) return;
+  const OpScope op = ctx.Start(Moves("rms_norm.weight_gradient", args.x, args.dy));
+  if (op.is_dry()) return;
   args.x.dtype() == DType::kF64 ? reference::RmsNormWeightGradient(args, ctx)
                                 : cpu::RmsNormWeightGradient(args, ctx);
 }

@@ -13,7 +13,8 @@ void Rotary(const RotaryArgs& args, Context& ctx) {
   CheckDType(args.positions, DType::kI32);
   CHECK(args.head_dim >= 2 && args.head_dim % 2 == 0) << args.head_dim;
   CHECK_EQ(W % args.head_dim, 0) << "whole heads";
-  if (ctx.DryRuns(Moves("rotary", args.x, args.y))) return;
+  const OpScope op = ctx.Start(Moves("rotary", args.x, args.y));
+  if (op.is_dry()) return;
   args.x.dtype() == DType::kF64 ? reference::Rotary(args, ctx) : cpu::Rotary(args, ctx);
 }
 

@@ -32,7 +32,8 @@ void CheckBalance(const Tensor& scores, const BalanceLossOptions& options) {
 Tensor BalanceLoss(const Tensor& scores, const BalanceLossOptions& options, Context& ctx) {
   CheckBalance(scores, options);
   const Tensor value = ctx.Empty(DType::kF64, {1}, "balance_loss");
-  if (ctx.DryRuns(Moves("balance_loss", scores))) return value;
+  const OpScope op = ctx.Start(Moves("balance_loss", scores));
+  if (op.is_dry()) return value;
   scores.dtype() == DType::kF64 ? reference::BalanceLoss(scores, options, value, ctx)
                                 : cpu::BalanceLoss(scores, options, value, ctx);
   return value;
@@ -42,7 +43,8 @@ void BalanceLossGradient(const Tensor& scores, const BalanceLossOptions& options
                          const RouterLossGradientArgs& gradient, Context& ctx) {
   CheckBalance(scores, options);
   CheckAlike(scores, gradient.dx);
-  if (ctx.DryRuns(Moves("balance_loss.gradient", gradient.dx, gradient.dx))) return;
+  const OpScope op = ctx.Start(Moves("balance_loss.gradient", gradient.dx, gradient.dx));
+  if (op.is_dry()) return;
   scores.dtype() == DType::kF64 ? reference::BalanceLossGradient(scores, options, gradient, ctx)
                                 : cpu::BalanceLossGradient(scores, options, gradient, ctx);
 }
@@ -50,7 +52,8 @@ void BalanceLossGradient(const Tensor& scores, const BalanceLossOptions& options
 Tensor ZLoss(const Tensor& logits, const ZLossOptions& options, Context& ctx) {
   CheckTokens(logits, options.document_ids, options.divisor);
   const Tensor value = ctx.Empty(DType::kF64, {1}, "z_loss");
-  if (ctx.DryRuns(Moves("z_loss", logits))) return value;
+  const OpScope op = ctx.Start(Moves("z_loss", logits));
+  if (op.is_dry()) return value;
   logits.dtype() == DType::kF64 ? reference::ZLoss(logits, options, value, ctx)
                                 : cpu::ZLoss(logits, options, value, ctx);
   return value;
@@ -60,7 +63,8 @@ void ZLossGradient(const Tensor& logits, const ZLossOptions& options,
                    const RouterLossGradientArgs& gradient, Context& ctx) {
   CheckTokens(logits, options.document_ids, options.divisor);
   CheckAlike(logits, gradient.dx);
-  if (ctx.DryRuns(Moves("z_loss.gradient", logits, gradient.dx))) return;
+  const OpScope op = ctx.Start(Moves("z_loss.gradient", logits, gradient.dx));
+  if (op.is_dry()) return;
   logits.dtype() == DType::kF64 ? reference::ZLossGradient(logits, options, gradient, ctx)
                                 : cpu::ZLossGradient(logits, options, gradient, ctx);
 }

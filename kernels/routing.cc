@@ -32,7 +32,8 @@ void CheckWeights(const Tensor& weights, const RoutingPlan& plan, const Tensor& 
 
 void PairWeights(const PairWeightsArgs& args, Context& ctx) {
   CheckScores(args.scores, args.plan, args.weights);
-  if (ctx.DryRuns(Moves("pair_weights", args.scores, args.weights))) return;
+  const OpScope op = ctx.Start(Moves("pair_weights", args.scores, args.weights));
+  if (op.is_dry()) return;
   args.scores.dtype() == DType::kF64 ? reference::PairWeights(args, ctx)
                                      : cpu::PairWeights(args, ctx);
 }
@@ -40,21 +41,25 @@ void PairWeights(const PairWeightsArgs& args, Context& ctx) {
 void PairWeightsGradient(const PairWeightsGradientArgs& args, Context& ctx) {
   CheckScores(args.scores, args.plan, args.dweights);
   CheckAlike(args.scores, args.dscores);
-  if (ctx.DryRuns(Moves("pair_weights.gradient", args.scores, args.dscores, args.dweights))) return;
+  const OpScope op =
+      ctx.Start(Moves("pair_weights.gradient", args.scores, args.dscores, args.dweights));
+  if (op.is_dry()) return;
   args.scores.dtype() == DType::kF64 ? reference::PairWeightsGradient(args, ctx)
                                      : cpu::PairWeightsGradient(args, ctx);
 }
 
 void Permute(const Tensor& x, const RoutingPlan& plan, const Tensor& rows, Context& ctx) {
   CheckRows(x, plan, rows);
-  if (ctx.DryRuns(Moves("permute", rows, rows))) return;
+  const OpScope op = ctx.Start(Moves("permute", rows, rows));
+  if (op.is_dry()) return;
   x.dtype() == DType::kF64 ? reference::Permute(x, plan, rows, ctx)
                            : cpu::Permute(x, plan, rows, ctx);
 }
 
 void PermuteGradient(const PermuteGradientArgs& args, Context& ctx) {
   CheckRows(args.dx, args.plan, args.drows);
-  if (ctx.DryRuns(Moves("permute.gradient", args.drows, args.dx))) return;
+  const OpScope op = ctx.Start(Moves("permute.gradient", args.drows, args.dx));
+  if (op.is_dry()) return;
   args.dx.dtype() == DType::kF64 ? reference::PermuteGradient(args, ctx)
                                  : cpu::PermuteGradient(args, ctx);
 }
@@ -63,7 +68,8 @@ void Combine(const Tensor& rows, const Tensor& weights, const RoutingPlan& plan,
              Context& ctx) {
   CheckRows(y, plan, rows);
   CheckWeights(weights, plan, rows);
-  if (ctx.DryRuns(Moves("combine", rows, y))) return;
+  const OpScope op = ctx.Start(Moves("combine", rows, y));
+  if (op.is_dry()) return;
   rows.dtype() == DType::kF64 ? reference::Combine(rows, weights, plan, y, ctx)
                               : cpu::Combine(rows, weights, plan, y, ctx);
 }
@@ -73,7 +79,8 @@ void CombineGradient(const CombineGradientArgs& args, Context& ctx) {
   CheckAlike(args.rows, args.drows);
   CheckWeights(args.weights, args.plan, args.rows);
   CheckAlike(args.weights, args.dweights);
-  if (ctx.DryRuns(Moves("combine.gradient", args.dy, args.rows, args.drows))) return;
+  const OpScope op = ctx.Start(Moves("combine.gradient", args.dy, args.rows, args.drows));
+  if (op.is_dry()) return;
   args.dy.dtype() == DType::kF64 ? reference::CombineGradient(args, ctx)
                                  : cpu::CombineGradient(args, ctx);
 }
@@ -81,7 +88,8 @@ void CombineGradient(const CombineGradientArgs& args, Context& ctx) {
 void WeightsByRow(const Tensor& weights, const RoutingPlan& plan, const Tensor& y, Context& ctx) {
   CheckWeights(weights, plan, weights);
   CheckAlike(weights, y);
-  if (ctx.DryRuns(Moves("weights_by_row", weights, y))) return;
+  const OpScope op = ctx.Start(Moves("weights_by_row", weights, y));
+  if (op.is_dry()) return;
   const auto set = [&]<class T>(const T* from, T* to) {
     for (int64_t p = 0; p < plan.num_pairs(); ++p) to[plan.row.data<int32_t>()[p]] = from[p];
   };
@@ -94,7 +102,8 @@ void WeighRows(const Tensor& x, const Tensor& weights, const RoutingPlan& plan, 
   CheckAlike(x, y);
   CHECK_EQ(Dims<2>(x)[0], plan.num_pairs());
   CheckWeights(weights, plan, x);
-  if (ctx.DryRuns(Moves("weigh_rows", x, y))) return;
+  const OpScope op = ctx.Start(Moves("weigh_rows", x, y));
+  if (op.is_dry()) return;
   x.dtype() == DType::kF64 ? reference::WeighRows(x, weights, plan, y, ctx)
                            : cpu::WeighRows(x, weights, plan, y, ctx);
 }
@@ -105,7 +114,8 @@ void WeighRowsGradient(const WeighRowsGradientArgs& args, Context& ctx) {
   CHECK_EQ(Dims<2>(args.x)[0], args.plan.num_pairs());
   CheckWeights(args.weights, args.plan, args.x);
   CheckAlike(args.weights, args.dweights);
-  if (ctx.DryRuns(Moves("weigh_rows.gradient", args.dy, args.x, args.dx))) return;
+  const OpScope op = ctx.Start(Moves("weigh_rows.gradient", args.dy, args.x, args.dx));
+  if (op.is_dry()) return;
   args.x.dtype() == DType::kF64 ? reference::WeighRowsGradient(args, ctx)
                                 : cpu::WeighRowsGradient(args, ctx);
 }

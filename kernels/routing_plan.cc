@@ -72,7 +72,8 @@ RoutingPlan BuildPlan(const Tensor& token_offsets, const Tensor& experts, int64_
   CheckDType(token_offsets, DType::kI32);
   CheckDType(experts, DType::kI32);
   const RoutingPlan plan = {token_offsets, experts, Int32(num_experts + 1, ctx), Int32(P, ctx)};
-  if (ctx.DryRuns(Moves("plan", experts, plan.row))) return plan;
+  const OpScope op = ctx.Start(Moves("plan", experts, plan.row));
+  if (op.is_dry()) return plan;
 
   CHECK_EQ(token_offsets.span<int32_t>().back(), P) << "pairs beyond the last token";
   const auto offsets = plan.expert_offsets.span<int32_t>();
@@ -90,7 +91,8 @@ RoutingPlan BuildPlan(const Tensor& token_offsets, const Tensor& experts, int64_
 
 Tensor RowTokens(const RoutingPlan& plan, Context& ctx) {
   const Tensor tokens = Int32(plan.num_pairs(), ctx);
-  if (ctx.DryRuns(Moves("plan", plan.row, tokens))) return tokens;
+  const OpScope op = ctx.Start(Moves("plan", plan.row, tokens));
+  if (op.is_dry()) return tokens;
   const auto offsets = plan.token_offsets.span<int32_t>();
   for (int32_t t = 0; t < plan.num_tokens(); ++t) {
     for (int32_t p = offsets[t]; p < offsets[t + 1]; ++p) {
@@ -104,9 +106,9 @@ RoutingPlan TopK(const TopKArgs& args, Context& ctx) {
   CheckTopK(args);
   const auto [T, E] = Dims<2>(args.scores);
   const Tensor offsets = OffsetsOfK(args, ctx);
-  const bool is_meta = ctx.DryRuns(Moves("top_k", args.scores));
-  const Tensor experts = Int32(is_meta ? T * args.k : offsets.span<int32_t>().back(), ctx);
-  if (!is_meta) {
+  const OpScope op = ctx.Start(Moves("top_k", args.scores));
+  const Tensor experts = Int32(op.is_dry() ? T * args.k : offsets.span<int32_t>().back(), ctx);
+  if (!op.is_dry()) {
     args.scores.dtype() == DType::kF64 ? reference::ChooseTopK(args, experts, ctx)
                                        : cpu::ChooseTopK(args, experts, ctx);
   }
@@ -116,7 +118,8 @@ RoutingPlan TopK(const TopKArgs& args, Context& ctx) {
 Tensor TopKMargin(const TopKArgs& args, Context& ctx) {
   CheckTopK(args);
   const Tensor margin = ctx.Empty(DType::kF64, {1}, "top_k.margin");
-  if (ctx.DryRuns(Moves("top_k.margin", args.scores))) return margin;
+  const OpScope op = ctx.Start(Moves("top_k.margin", args.scores));
+  if (op.is_dry()) return margin;
   margin.data<double>()[0] = args.scores.dtype() == DType::kF64 ? SmallestMargin<double>(args)
                                                                 : SmallestMargin<float>(args);
   return margin;

@@ -40,7 +40,8 @@ void PackWeight(const Tensor& w, WeightFormat format, const Tensor& image, Conte
   CHECK_EQ(image.shape(), WeightImageShape(w.shape(), format, image.dtype()));
   CHECK(image.dtype() == DType::kF32 || image.dtype() == DType::kBF16) << NameOf(image.dtype());
   if (format != WeightFormat::kPlain) CHECK(w.dtype() == DType::kF32) << NameOf(w.dtype());
-  if (context.DryRuns(Moves("pack_weight", w, image)) || w.size() == 0) return;
+  const OpScope op = context.Start(Moves("pack_weight", w, image));
+  if (op.is_dry() || w.size() == 0) return;
   if (format == WeightFormat::kPlain) {
     Convert(w, image, context);
   } else {

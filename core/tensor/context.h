@@ -52,12 +52,10 @@ class Context {
 
   int64_t chunk_elements() const { return chunk_elements_; }
 
-  // The observer, if any, is told what an op is about to compute. True on kMeta: there is nothing
-  // to compute.
-  bool DryRuns(const Work& work) {
-    if (observer_ != nullptr) observer_->Observe(work);
-    return device_.is_meta();
-  }
+  // Every op calls it once its arguments are checked, and every part of a step where it begins
+  // (core/tensor/work.h).
+  OpScope Start(const Work& work) { return OpScope(work, device_.is_meta(), observer_); }
+  PhaseScope StartPhase(const char* name) { return PhaseScope(name, observer_); }
 
   // Uninitialised, from the device tier. `name` is for accounting: "experts.x".
   Tensor Empty(DType dtype, const Shape& shape, const char* name);

@@ -5,6 +5,8 @@
 #include <bit>
 #include <cmath>
 #include <limits>
+#include <string>
+#include <vector>
 
 #include "core/tensor/context.h"
 
@@ -45,6 +47,35 @@ TEST(Tensor, WrongTypeAndRankAreProgrammingErrors) {
   const Tensor x = context.Zeros(DType::kF32, {2, 3}, "x");
   EXPECT_DEATH((void)x.data<double>(), "holds F32");
   EXPECT_DEATH((void)Dims<3>(x), "\\[2, 3\\]");
+}
+
+// What an observer is told, in order.
+class Log final : public WorkObserver {
+ public:
+  void OpBegins(const Work& work) override { lines.push_back(std::string("op ") + work.op); }
+  void OpEnds() override { lines.emplace_back("op ends"); }
+  void PhaseBegins(const char* name) override { lines.push_back(std::string("phase ") + name); }
+  void PhaseEnds() override { lines.emplace_back("phase ends"); }
+
+  std::vector<std::string> lines;
+};
+
+TEST(Context, TellsItsObserverWhatRuns) {
+  Log log;
+  Context context({.observer = &log});
+  {
+    const PhaseScope phase = context.StartPhase("update");
+    const OpScope outer = context.Start({.op = "outer"});
+    EXPECT_FALSE(outer.is_dry());
+    { const OpScope inner = context.Start({.op = "inner"}); }
+  }
+  EXPECT_EQ(log.lines, (std::vector<std::string>{"phase update", "op outer", "op inner", "op ends",
+                                                 "op ends", "phase ends"}));
+}
+
+TEST(Context, OpsRunDryOnMeta) {
+  Context context({.device = kMeta});
+  EXPECT_TRUE(context.Start({.op = "add"}).is_dry());
 }
 
 }  // namespace

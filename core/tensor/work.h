@@ -1,7 +1,9 @@
-// What ops would do. On kMeta an op computes nothing: it tells the context's observer its work,
-// so that time is planned by the code that will take it.
+// What ops do. Each tells the context's observer its work, when it begins and when it is done: so
+// time is measured where it passes. On kMeta it computes nothing: so time is planned by the code
+// that will take it.
 //
-//   if (context.DryRuns(Moves("add", a, b, y))) return;
+//   const OpScope op = context.Start(Moves("add", a, b, y));
+//   if (op.is_dry()) return;
 #pragma once
 
 #include "core/tensor/tensor.h"
@@ -22,10 +24,51 @@ struct Work {
   int64_t rows = 0, inner = 0, columns = 0, groups = 1;
 };
 
+// Told on the rank's thread. Ops and phases nest.
 class WorkObserver {
  public:
   virtual ~WorkObserver() = default;
-  virtual void Observe(const Work& work) = 0;
+  virtual void OpBegins(const Work& work) = 0;
+  virtual void OpEnds() {}
+
+  // A part of a step that holds many ops: "update". The name is a literal.
+  virtual void PhaseBegins(const char* /*name*/) {}
+  virtual void PhaseEnds() {}
+};
+
+// An op, from its start to the end of the block.
+class [[nodiscard]] OpScope {
+ public:
+  OpScope(const Work& work, bool is_dry, WorkObserver* observer)
+      : observer_(observer), is_dry_(is_dry) {
+    if (observer_ != nullptr) observer_->OpBegins(work);
+  }
+  ~OpScope() {
+    if (observer_ != nullptr) observer_->OpEnds();
+  }
+  OpScope(const OpScope&) = delete;
+  OpScope& operator=(const OpScope&) = delete;
+
+  bool is_dry() const { return is_dry_; }  // there is nothing to compute
+
+ private:
+  WorkObserver* const observer_;
+  const bool is_dry_;
+};
+
+class [[nodiscard]] PhaseScope {
+ public:
+  PhaseScope(const char* name, WorkObserver* observer) : observer_(observer) {
+    if (observer_ != nullptr) observer_->PhaseBegins(name);
+  }
+  ~PhaseScope() {
+    if (observer_ != nullptr) observer_->PhaseEnds();
+  }
+  PhaseScope(const PhaseScope&) = delete;
+  PhaseScope& operator=(const PhaseScope&) = delete;
+
+ private:
+  WorkObserver* const observer_;
 };
 
 // An op that reads or writes each of these tensors once; undefined ones do not count.

@@ -143,7 +143,8 @@ std::vector<int32_t> CountsOf(const Exchange::Side& side, int64_t num_messages, 
 
 void IntoMessages(const Exchange::Side& side, const Tensor& rows, const Tensor& messages,
                   Context& context) {
-  if (context.DryRuns(Moves("exchange.rows", rows, messages))) return;
+  const OpScope op = context.Start(Moves("exchange.rows", rows, messages));
+  if (op.is_dry()) return;
   const Blocks blocks(side, rows, messages);
   const int64_t size = SizeOf(rows.dtype());
   context.pool().For(blocks.count, [&](int64_t i) {
@@ -157,7 +158,8 @@ void IntoMessages(const Exchange::Side& side, const Tensor& rows, const Tensor& 
 // Copies of a row add up, in their order; BF16 in F32.
 void OutOfMessages(const Exchange::Side& side, const Tensor& rows, const Tensor& messages,
                    Context& context) {
-  if (context.DryRuns(Moves("exchange.rows", rows, messages))) return;
+  const OpScope op = context.Start(Moves("exchange.rows", rows, messages));
+  if (op.is_dry()) return;
   const Blocks blocks(side, rows, messages);
   const int64_t size = SizeOf(rows.dtype());
   context.pool().For(blocks.count, [&](int64_t i) {

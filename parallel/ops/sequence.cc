@@ -28,7 +28,8 @@ enum class Direction { kIntoMessages, kOutOfMessages };
 // Between rows in the order of the sequences and the local rows of rank 0, rank 1, ...
 void MoveChunks(const SequenceCut& cut, Direction direction, const Tensor& rows,
                 const Tensor& messages, Context& context) {
-  if (context.DryRuns(Moves("sequence.chunks", rows, messages)) || rows.size() == 0) return;
+  const OpScope op = context.Start(Moves("sequence.chunks", rows, messages));
+  if (op.is_dry() || rows.size() == 0) return;
   const int k = cut.chunks_per_rank, chunks = cut.num_ranks * k;
   const int64_t B = cut.num_sequences, bytes = rows.bytes() / (B * chunks);
   context.pool().For(B * chunks, [&](int64_t message) {

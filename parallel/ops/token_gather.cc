@@ -22,9 +22,8 @@ void CopyBytes(const std::byte* from, std::byte* to, int64_t bytes) {
 Tensor Padded(const Tensor& x, int64_t rows, Context& context) {
   if (x.shape()[0] == rows) return x;
   const Tensor padded = context.Zeros(x.dtype(), WithRows(x.shape(), rows), "gather.padded");
-  if (!context.DryRuns(Moves("gather.padded", x, padded))) {
-    CopyBytes(x.raw(), padded.raw(), x.bytes());
-  }
+  const OpScope op = context.Start(Moves("gather.padded", x, padded));
+  if (!op.is_dry()) CopyBytes(x.raw(), padded.raw(), x.bytes());
   return padded;
 }
 
@@ -74,18 +73,23 @@ Tensor ToTensor(const std::vector<int32_t>& numbers, Context& context) {
   return x;
 }
 
+// [max_tokens] how many pairs each token has, and behind them their experts.
+void WritePlan(const RoutingPlan& plan, int64_t max_tokens, const Tensor& mine, Context& context) {
+  const OpScope op = context.Start(Moves("gather.plan", mine, mine));
+  if (op.is_dry()) return;
+  const auto offsets = plan.token_offsets.span<int32_t>();
+  int32_t* next = mine.data<int32_t>();
+  for (size_t t = 0; t + 1 < offsets.size(); ++t) *next++ = offsets[t + 1] - offsets[t];
+  std::ranges::copy(plan.expert.span<int32_t>(), mine.data<int32_t>() + max_tokens);
+}
+
 // Of every rank [max_tokens] how many pairs each token has, and [max_pairs] their experts.
 Tensor GatherPlans(const RoutingPlan& plan, const TokenGather& gather, Communicator& communicator,
                    Context& context) {
   const int64_t length = gather.max_tokens + gather.max_pairs;
   const Tensor mine = context.Zeros(DType::kI32, {length}, "plan");
   const Tensor all = context.Empty(DType::kI32, {communicator.size(), length}, "plan");
-  if (!context.DryRuns(Moves("gather.plan", mine, mine))) {
-    const auto offsets = plan.token_offsets.span<int32_t>();
-    int32_t* next = mine.data<int32_t>();
-    for (size_t t = 0; t + 1 < offsets.size(); ++t) *next++ = offsets[t + 1] - offsets[t];
-    std::ranges::copy(plan.expert.span<int32_t>(), mine.data<int32_t>() + gather.max_tokens);
-  }
+  WritePlan(plan, gather.max_tokens, mine, context);
   communicator.AllGather(mine, all).Wait();
   return all;
 }
@@ -125,7 +129,8 @@ void ChooseLocalPairs(const Tensor& plans, const std::vector<int32_t>& local_ind
 template <class Fn>
 void ForPairs(const Tensor& pair, const Tensor& all, const Tensor& mine, Context& context,
               const Fn& fn) {
-  if (context.DryRuns(Moves("gather.pairs", pair, mine, mine))) return;
+  const OpScope op = context.Start(Moves("gather.pairs", pair, mine, mine));
+  if (op.is_dry()) return;
   const int64_t size = SizeOf(all.dtype());
   const auto pairs = pair.span<int32_t>();
   for (int64_t i = 0; i < std::ssize(pairs); ++i) {

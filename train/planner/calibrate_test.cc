@@ -15,9 +15,9 @@ TEST(OpTimer, AnOpLastsUntilTheNextOneBegins) {
   constexpr std::chrono::milliseconds kPause{5};
   OpTimer timer;
   for (int i = 0; i < 3; ++i) {
-    timer.Observe({.op = "slow", .bytes = 7});
+    timer.OpBegins({.op = "slow", .bytes = 7});
     std::this_thread::sleep_for(kPause);
-    timer.Observe({.op = "quick", .flops = 9, .groups = 2});
+    timer.OpBegins({.op = "quick", .flops = 9, .groups = 2});
   }
   timer.Stop();
   std::this_thread::sleep_for(kPause);

@@ -32,8 +32,17 @@ class Gate final : public WorkObserver, public CallObserver, public PlanObserver
   explicit Gate(const DryRunObservers& observers) : observers_(observers) {}
   void Open() { is_open_ = true; }
 
-  void Observe(const Work& work) override {
-    if (WorkObserver* to = Open(observers_.work)) to->Observe(work);
+  void OpBegins(const Work& work) override {
+    if (WorkObserver* to = Open(observers_.work)) to->OpBegins(work);
+  }
+  void OpEnds() override {
+    if (WorkObserver* to = Open(observers_.work)) to->OpEnds();
+  }
+  void PhaseBegins(const char* name) override {
+    if (WorkObserver* to = Open(observers_.work)) to->PhaseBegins(name);
+  }
+  void PhaseEnds() override {
+    if (WorkObserver* to = Open(observers_.work)) to->PhaseEnds();
   }
   int64_t Started(const Call& call, const std::vector<int>& members) override {
     CallObserver* to = Open(observers_.calls);

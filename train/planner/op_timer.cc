@@ -4,7 +4,7 @@
 
 namespace moebius {
 
-void OpTimer::Observe(const Work& work) {
+void OpTimer::OpBegins(const Work& work) {
   Stop();
   running_ = Shape{.op = work.op,
                    .groups = static_cast<double>(work.groups),

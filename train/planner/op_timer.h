@@ -16,7 +16,7 @@ namespace moebius {
 
 class OpTimer final : public WorkObserver {
  public:
-  void Observe(const Work& work) override;
+  void OpBegins(const Work& work) override;
   void Stop();   // ends the last op; before anything that is no op
   void Clear();  // forgets everything: a warm-up is over
 

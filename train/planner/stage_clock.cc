@@ -27,7 +27,7 @@ void Add(int64_t factor, const OpTimes& ops, OpTimes* sum) {
   }
 }
 
-void StageClock::Observe(const Work& work) {
+void StageClock::OpBegins(const Work& work) {
   const double seconds = cost_.SecondsOf(work);
   total_.compute += seconds;
   OpTime& op = ops_[work.op];

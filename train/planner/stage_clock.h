@@ -51,7 +51,7 @@ class StageClock final : public WorkObserver, public CallObserver, public PlanOb
   // `cost` outlives the clock. `num_ranks`: of the world.
   StageClock(const CostModel& cost, int num_ranks) : cost_(cost), num_ranks_(num_ranks) {}
 
-  void Observe(const Work& work) override;
+  void OpBegins(const Work& work) override;
   int64_t Started(const Call& call, const std::vector<int>& members) override;
   void Waited(int64_t call) override;
   void PlanBegins(const PipelinePlan& plan) override;

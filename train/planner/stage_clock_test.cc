@@ -36,7 +36,7 @@ TEST(StageClock, ComputationHidesAnExchange) {
   const CostModel cost = SlowCluster(true);
   StageClock clock(cost, 4);
   const int64_t call = clock.Started(Gather(5), kNode);
-  clock.Observe(kThreeSeconds);
+  clock.OpBegins(kThreeSeconds);
   EXPECT_DOUBLE_EQ(clock.total().total(), 3);
   clock.Waited(call);
   EXPECT_DOUBLE_EQ(clock.total().exchange, 2);
@@ -79,7 +79,7 @@ TEST(StageClock, WithoutOverlapAnExchangeTakesItsTimeInTheWait) {
   const CostModel cost = SlowCluster(false);
   StageClock clock(cost, 4);
   const int64_t call = clock.Started(Gather(5), kNode);
-  clock.Observe(kThreeSeconds);
+  clock.OpBegins(kThreeSeconds);
   clock.Waited(call);
   EXPECT_DOUBLE_EQ(clock.total().total(), 8);
 }
@@ -88,18 +88,18 @@ TEST(StageClock, TellsActionsFromWhatLiesOutsideOfThem) {
   const CostModel cost = SlowCluster(true);
   StageClock clock(cost, 4);
   const Action forward{Action::Kind::kForward, 0, 0}, backward{Action::Kind::kBackward, 0, 0};
-  clock.Observe(kThreeSeconds);
+  clock.OpBegins(kThreeSeconds);
   clock.PlanBegins({});
   clock.ActionBegins(forward);
-  clock.Observe(kThreeSeconds);
+  clock.OpBegins(kThreeSeconds);
   clock.ActionEnds(forward);
   clock.ActionBegins(backward);
-  clock.Observe(kThreeSeconds);
-  clock.Observe(kThreeSeconds);
+  clock.OpBegins(kThreeSeconds);
+  clock.OpBegins(kThreeSeconds);
   clock.Waited(clock.Started(Gather(1), kNode));
   clock.ActionEnds(backward);
   clock.PlanEnds();
-  clock.Observe(kThreeSeconds);
+  clock.OpBegins(kThreeSeconds);
   ASSERT_EQ(clock.plans().size(), 1);
   EXPECT_DOUBLE_EQ(clock.plans()[0].actions.at(forward).total(), 3);
   EXPECT_DOUBLE_EQ(clock.plans()[0].actions.at(backward).compute, 6);
