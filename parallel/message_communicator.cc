@@ -55,6 +55,7 @@ class MessageOperation final : public Operation, public Pending {
   void Wait() override { group_.progress_->Wait(*this); }
 
   const Call& call() const override { return call_; }
+  const std::string& group() const override { return group_.name_; }
   std::string Title() const override {
     return absl::StrCat("group ", group_.name_, ", ", call_.ToString());
   }

@@ -61,13 +61,18 @@ std::optional<int> EndedRank(const Board& board) {
 }  // namespace
 
 Progress::Progress(int world_rank, std::shared_ptr<Board> board, WaitOptions options)
-    : world_rank_(world_rank), board_(std::move(board)), options_(std::move(options)) {
+    : world_rank_(world_rank),
+      board_(std::move(board)),
+      options_(std::move(options)),
+      observer_(options_.observer_of == nullptr ? nullptr : options_.observer_of(world_rank)) {
   if (options_.on_start != nullptr) options_.on_start(world_rank_, board_);
 }
 
 void Progress::Start(std::shared_ptr<Pending> operation) {
+  if (observer_ != nullptr) observer_->StartBegins(*operation);
   pending_.push_back(std::move(operation));
   Poll();
+  if (observer_ != nullptr) observer_->StartEnds();
 }
 
 void Progress::Poll() {
@@ -78,6 +83,7 @@ void Progress::Poll() {
     }
     if (*done) {
       board_->SetDone(world_rank_, pending_[i]->call());
+      if (observer_ != nullptr) observer_->Done(*pending_[i]);
       pending_.erase(pending_.begin() + static_cast<int64_t>(i));
     } else {
       ++i;
@@ -90,6 +96,12 @@ bool Progress::IsDone(const Pending& operation) const {
 }
 
 void Progress::Wait(const Pending& operation) {
+  if (observer_ != nullptr) observer_->WaitBegins(operation);
+  WaitUntilDone(operation);
+  if (observer_ != nullptr) observer_->WaitEnds();
+}
+
+void Progress::WaitUntilDone(const Pending& operation) {
   Poll();
   if (IsDone(operation)) return;
   board_->SetWaiting(world_rank_, operation.call());

@@ -15,6 +15,8 @@
 
 namespace moebius {
 
+class OperationObserver;
+
 struct WaitOptions {
   // How long a rank waits for others before it gives up. Longer than any rank may be busy alone
   // (writing a checkpoint).
@@ -39,6 +41,10 @@ struct WaitOptions {
   // its calls on: for what the process says when it ends (DescribeHistory). The board goes with
   // the ranks.
   std::function<void(int rank, std::weak_ptr<Board> board)> on_start = nullptr;
+
+  // Who is told what a rank does; null: nobody. Called once on the thread of each rank, before it
+  // starts anything. The observer outlives the rank's communicators.
+  std::function<OperationObserver*(int rank)> observer_of = nullptr;
 };
 
 // An operation under way.
@@ -47,6 +53,7 @@ class Pending {
   virtual ~Pending() = default;
 
   virtual const Call& call() const = 0;
+  virtual const std::string& group() const = 0;
   virtual std::string Title() const = 0;  // "group data, all-reduce 17 (4096 F32)"
 
   // Goes on as far as it can without waiting. True when done; an error if the ranks disagree.
@@ -58,6 +65,18 @@ class Pending {
   // The ranks of the world that have not started it; or if all have, those whose messages are
   // under way.
   virtual std::vector<int> Missing(const Board& board) const = 0;
+};
+
+// Told on the thread of the rank. Whatever the rank starts, polls or waits for, all that it has
+// under way goes on, and any of it may be done by then.
+class OperationObserver {
+ public:
+  virtual ~OperationObserver() = default;
+  virtual void StartBegins(const Pending& operation) = 0;
+  virtual void StartEnds() = 0;
+  virtual void WaitBegins(const Pending& operation) = 0;  // also if it is done already
+  virtual void WaitEnds() = 0;
+  virtual void Done(const Pending& operation) = 0;
 };
 
 class Progress {
@@ -83,6 +102,7 @@ class Progress {
  private:
   using Clock = std::chrono::steady_clock;
 
+  void WaitUntilDone(const Pending& operation);
   bool IsStuck(Clock::time_point waits_since);
   void LookAtOthers(const Pending& operation, bool stopping);
   std::string WhoIsMissing(const Pending& operation) const;
@@ -91,6 +111,7 @@ class Progress {
   const int world_rank_;
   const std::shared_ptr<Board> board_;
   const WaitOptions options_;
+  OperationObserver* const observer_;
   Arena arena_{"communication", kCpu};
   int64_t order_ = 0;
   int next_group_ = 0;

@@ -3,6 +3,10 @@
 #include <gtest/gtest.h>
 
 #include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
 
 namespace moebius {
 namespace {
@@ -16,6 +20,7 @@ class WaitForRank1 final : public Pending {
   explicit WaitForRank1(Clock::duration takes) : done_at_(Clock::now() + takes) {}
 
   const Call& call() const override { return call_; }
+  const std::string& group() const override { return group_; }
   std::string Title() const override { return "group data, " + call_.ToString(); }
   absl::StatusOr<bool> Advance() override { return Clock::now() >= done_at_; }
   std::optional<std::string> Mismatch(const Board&) const override { return std::nullopt; }
@@ -23,6 +28,7 @@ class WaitForRank1 final : public Pending {
 
  private:
   const Clock::time_point done_at_;
+  const std::string group_ = "data";
   const Call call_ = {.collective = Collective::kAllReduce,
                       .dtype = DType::kF32,
                       .count = 8,
@@ -112,6 +118,41 @@ TEST_F(Waits, EndAtTheDeadline) {
   EXPECT_EQ(Wait(std::nullopt, false, kLong, milliseconds(300)),
             "group data, all-reduce 3 (8 F32): rank 0 waits for rank 1; rank 1 has shown nothing; "
             "the deadline is 0.3 s");
+}
+
+// What an observer is told, in order.
+class Log final : public OperationObserver {
+ public:
+  void StartBegins(const Pending& operation) override { Add("start", operation); }
+  void StartEnds() override { lines.emplace_back("started"); }
+  void WaitBegins(const Pending& operation) override { Add("wait", operation); }
+  void WaitEnds() override { lines.emplace_back("waited"); }
+  void Done(const Pending& operation) override { Add("done", operation); }
+
+  std::vector<std::string> lines;
+
+ private:
+  void Add(const char* what, const Pending& operation) {
+    lines.push_back(absl::StrCat(what, " ", operation.group(), " ", operation.call().sequence));
+  }
+};
+
+TEST(Progress, TellsItsObserverWhatTheRankDoes) {
+  Log log;
+  const std::shared_ptr<Board> board = Board::InMemory(2);
+  Progress progress(1, board,
+                    {.observer_of = [&](int rank) { return rank == 1 ? &log : nullptr; }});
+  const auto slow = std::make_shared<WaitForRank1>(milliseconds(50));
+  const auto quick = std::make_shared<WaitForRank1>(milliseconds(0));
+  for (const auto& operation : {slow, quick}) {
+    board->Publish(1, 0, "data", operation->call());
+    progress.Start(operation);
+  }
+  progress.Wait(*quick);
+  progress.Wait(*slow);
+  EXPECT_EQ(log.lines, (std::vector<std::string>{"start data 3", "started", "start data 3",
+                                                 "done data 3", "started", "wait data 3", "waited",
+                                                 "wait data 3", "done data 3", "waited"}));
 }
 
 }  // namespace
