@@ -18,6 +18,7 @@
 #include "train/agreement.h"
 #include "train/checkpoint/checkpoint_reader.h"
 #include "train/pipeline_layout.h"
+#include "train/trace/trace_file.h"
 #include "train/trainer.h"
 
 namespace moebius {
@@ -27,6 +28,8 @@ struct TrainFlags {
   ConfigFlags config;
   int ranks = 1;
   std::string checkpoint;
+  std::string trace;
+  int64_t trace_steps = 3;
 };
 
 // What a run that resumes may not change, against the config file it was started with.
@@ -61,7 +64,7 @@ double TotalPeakFlops(Session& session) {
 
 // The run of one rank, from opening the data to the last checkpoint.
 absl::StatusOr<TrainOutcome> TrainRank(const RunConfig& config, const TrainFlags& flags,
-                                       RunDirectory* run, Communicator& world,
+                                       RunDirectory* run, TraceRecorder* trace, Communicator& world,
                                        const RankCores& cores) {
   auto dataset = Dataset::Open(config.data().dir());
   RETURN_IF_ERROR(Agree(world, dataset.status()));
@@ -69,18 +72,21 @@ absl::StatusOr<TrainOutcome> TrainRank(const RunConfig& config, const TrainFlags
                                  {.num_threads = cores.num_threads,
                                   .cores = cores.cores,
                                   .device_budget_bytes = config.run().device_memory_bytes(),
-                                  .host_budget_bytes = config.run().host_memory_bytes()});
+                                  .host_budget_bytes = config.run().host_memory_bytes(),
+                                  .observer = trace},
+                                 trace);
   RETURN_IF_ERROR(Agree(world, session.status()));
 
   const bool first_here = world.rank() == 0 || flags.ranks == 1;  // threads share the signals
-  auto trainer =
-      Trainer::Create({.checkpoint_directory = RunPaths{config.run().dir()}.checkpoints(),
-                       .resume_from = flags.checkpoint,
-                       .config_text = PrintConfig(config),
-                       .peak_flops = TotalPeakFlops(**session),
-                       .run = run,
-                       .take_request = [=] { return first_here ? TakeRequest() : Request::kNone; }},
-                      **session, *dataset);
+  auto trainer = Trainer::Create(
+      {.checkpoint_directory = RunPaths{config.run().dir()}.checkpoints(),
+       .resume_from = flags.checkpoint,
+       .config_text = PrintConfig(config),
+       .peak_flops = TotalPeakFlops(**session),
+       .run = run,
+       .take_request = [=] { return first_here ? TakeRequest() : Request::kNone; },
+       .trace = {.path = flags.trace, .num_steps = flags.trace_steps, .recorder = trace}},
+      **session, *dataset);
   RETURN_IF_ERROR(Agree(world, trainer.status()));
 
   const absl::StatusOr<TrainOutcome> outcome = (*trainer)->Run();
@@ -121,6 +127,7 @@ absl::StatusOr<TrainOutcome> Train(const TrainFlags& flags) {
   if (SpeaksForAll()) {
     ASSIGN_OR_RETURN(run, RunDirectory::Open(paths.root));
     RETURN_IF_ERROR(CheckResume(config, paths, flags.checkpoint));
+    if (!flags.trace.empty()) RETURN_IF_ERROR(CheckTracePath(flags.trace));
     RETURN_IF_ERROR(run->WriteConfig(PrintConfig(config)));
     RETURN_IF_ERROR(PrepareData(config));
   }
@@ -130,6 +137,8 @@ absl::StatusOr<TrainOutcome> Train(const TrainFlags& flags) {
   SetLastWords(
       [report](const std::string& sentence, int exit_code) { report->Write(sentence, exit_code); });
 
+  TraceRecorders traces;
+  const auto trace_of = [&](int rank) { return flags.trace.empty() ? nullptr : traces.Of(rank); };
   const auto deadline = std::chrono::duration<double>(config.run().deadline_seconds());
   TrainOutcome outcome = TrainOutcome::kDone;
   const absl::Status status = RunRanks(
@@ -141,11 +150,12 @@ absl::StatusOr<TrainOutcome> Train(const TrainFlags& flags) {
                     [report](int rank, const std::string& sentence) {
                       report->WriteStuck(rank, sentence);
                     },
-                .on_start = [report](int rank, auto board) { report->Add(rank, board); }},
+                .on_start = [report](int rank, auto board) { report->Add(rank, board); },
+                .observer_of = trace_of},
        .board_directory = paths.root + "/board"},
       [&](Communicator& world, const RankCores& cores) -> absl::Status {
         RunDirectory* records = world.rank() == 0 ? &*run : nullptr;
-        const auto result = TrainRank(config, flags, records, world, cores);
+        const auto result = TrainRank(config, flags, records, trace_of(world.rank()), world, cores);
         const bool speaks = world.rank() == 0 || flags.ranks == 1;  // threads: one of them
         if (result.ok() && speaks) outcome = *result;
         return result.status();
@@ -164,6 +174,12 @@ void AddTrainCommand(CLI::App& app, int* exit_code) {
   command->add_option("--ranks", flags->ranks, "ranks as threads of this process")
       ->check(CLI::Range(1, 1024));
   command->add_option("--checkpoint", flags->checkpoint, "resume from this checkpoint");
+  auto* trace = command->add_option(
+      "--trace", flags->trace,
+      "write where the time of some steps goes, for chrome://tracing and ui.perfetto.dev");
+  command->add_option("--trace_steps", flags->trace_steps, "steps to trace (default 3)")
+      ->check(CLI::Range(1, 1000))
+      ->needs(trace);
   command->callback([flags, exit_code] {
     const absl::StatusOr<TrainOutcome> outcome = Train(*flags);
     *exit_code = outcome.ok() && *outcome == TrainOutcome::kStopped ? kExitStopped

@@ -27,10 +27,11 @@ absl::StatusOr<MixtureStream> MakeStream(const RunConfig& config, const Dataset&
 absl::StatusOr<std::unique_ptr<Session>> Session::Create(const RunConfig& config,
                                                          Communicator& world,
                                                          const Dataset& dataset,
-                                                         const Context::Options& resources) {
+                                                         const Context::Options& resources,
+                                                         PlanObserver* observer) {
   ASSIGN_OR_RETURN(MixtureStream stream, MakeStream(config, dataset));
   ASSIGN_OR_RETURN(std::unique_ptr<StepEngine> engine,
-                   StepEngine::Create(config, dataset.vocab_size(), world, resources));
+                   StepEngine::Create(config, dataset.vocab_size(), world, resources, observer));
   return absl::WrapUnique(new Session(std::move(engine), dataset, std::move(stream)));
 }
 
@@ -46,6 +47,7 @@ StepResult Session::Step() {
 // Micro-batches are dealt to the ranks of the data axis in turn: when each rank has run i of n, the
 // same samples have been seen whatever the number of ranks.
 std::vector<MicroBatch> Session::LoadMicroBatches() {
+  const PhaseScope phase = context().StartPhase("load micro-batches");
   const TrainConfig& train = config().train();
   const int64_t size = train.micro_batch_size();
   const int64_t count = train.global_batch_size() / size;

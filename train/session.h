@@ -16,11 +16,13 @@ namespace moebius {
 
 class Session {
  public:
-  // REQUIRES: the config is valid for the world's size. world and dataset outlive the session.
+  // REQUIRES: the config is valid for the world's size. world and dataset outlive the session,
+  // and so does the observer, if any.
   static absl::StatusOr<std::unique_ptr<Session>> Create(const RunConfig& config,
                                                          Communicator& world,
                                                          const Dataset& dataset,
-                                                         const Context::Options& resources);
+                                                         const Context::Options& resources,
+                                                         PlanObserver* observer = nullptr);
 
   // Takes the next step: number steps_done() + 1. All ranks call it together.
   StepResult Step();

@@ -23,8 +23,7 @@ StepResult TrainStep::Run(const std::vector<MicroBatch>& micro_batches) {
   CountExactly(micro_batches, step);
 
   StepResult result{.loss = ForwardBackward(micro_batches, step), .tokens = step.num_tokens};
-  parts_.buckets.Reduce();
-  SumSharedTable();
+  ReduceGradients();
   result.routing = model.SummarizeRouting();
   result.gradient_norm = GradientNorm(parts_.buckets, parts_.mesh, parts_.context);
 
@@ -32,13 +31,25 @@ StepResult TrainStep::Run(const std::vector<MicroBatch>& micro_batches) {
   if (!result.updated) return result;
   const bool clips = parts_.clip_norm > 0 && result.gradient_norm > parts_.clip_norm;
   parts_.context.step().clip_scale = clips ? parts_.clip_norm / result.gradient_norm : 1.0;
-  parts_.optimizer.Step();
-  model.FollowRouting(result.routing);
+  Update(result.routing);
   return result;
+}
+
+void TrainStep::ReduceGradients() {
+  const PhaseScope phase = parts_.context.StartPhase("reduce gradients");
+  parts_.buckets.Reduce();
+  SumSharedTable();
+}
+
+void TrainStep::Update(const RoutingSummary& routing) {
+  const PhaseScope phase = parts_.context.StartPhase("update");
+  parts_.optimizer.Step();
+  parts_.model.FollowRouting(routing);
 }
 
 // The sums of the global batch that losses are divided by, before the first forward.
 StepInputs TrainStep::Normalize(const std::vector<MicroBatch>& micro_batches) {
+  const PhaseScope phase = parts_.context.StartPhase("normalize");
   double totals[2] = {0, 0};  // loss weight, tokens
   for (const MicroBatch& batch : micro_batches) {
     const BatchTotals own = TotalsOf(batch);
@@ -61,6 +72,7 @@ void TrainStep::CountExactly(const std::vector<MicroBatch>& micro_batches, StepI
       micro_batches.size() == 1) {
     return;
   }
+  const PhaseScope phase = parts_.context.StartPhase("count");
   step.pass = Pass::kCount;
   StageModel stage(parts_.model, micro_batches, step, nullptr);
   RunPlan(forward_plan_, stage);
@@ -69,6 +81,7 @@ void TrainStep::CountExactly(const std::vector<MicroBatch>& micro_batches, StepI
 
 double TrainStep::ForwardBackward(const std::vector<MicroBatch>& micro_batches,
                                   const StepInputs& step) {
+  const PhaseScope phase = parts_.context.StartPhase("forward and backward");
   double loss = 0;
   StageModel stage(parts_.model, micro_batches, step, [&](Tape& tape, const Var& hidden, int m) {
     const Tensor sum = parts_.model.Loss(tape, hidden, micro_batches[m]);

@@ -53,7 +53,9 @@ class TrainStep {
   void CountExactly(const std::vector<MicroBatch>& micro_batches, StepInputs step);
   double ForwardBackward(const std::vector<MicroBatch>& micro_batches, const StepInputs& step);
   void RunPlan(const PipelinePlan& plan, StageModel& stage);
+  void ReduceGradients();
   void SumSharedTable();
+  void Update(const RoutingSummary& routing);
 
   const Parts parts_;
   const PipelinePlan plan_;

@@ -87,10 +87,15 @@ absl::Status Trainer::StartRecords() {
 absl::StatusOr<TrainOutcome> Trainer::Run() {
   const RunConfig& config = session_.config();
   const int64_t num_steps = config.train().num_steps();
+  if (options_.trace.recorder != nullptr) {
+    tracer_ = std::make_unique<StepTracer>(options_.trace, session_.mesh().world(),
+                                           session_.steps_done() + 1, num_steps);
+  }
   while (session_.steps_done() < num_steps) {
     RETURN_IF_ERROR(AgreeOn(TakeStep(), Ranks()));
     const int64_t step = session_.steps_done();
     const bool last = step >= num_steps;
+    if (tracer_ != nullptr && tracer_->IsComplete()) WriteTrace();
     if (last || IsDue(step, config.train().eval_interval_steps())) {
       RETURN_IF_ERROR(AgreeOn(Evaluate(), Ranks()));
     }
@@ -101,16 +106,20 @@ absl::StatusOr<TrainOutcome> Trainer::Run() {
     if (const auto saved = writer_->Poll()) ReportSaved(*saved);
     if (request == Request::kStop && !last) {
       RETURN_IF_ERROR(FinishSaving());
+      if (tracer_ != nullptr && !tracer_->is_written()) WriteTrace();
       return TrainOutcome::kStopped;
     }
   }
   RETURN_IF_ERROR(FinishSaving());
+  if (tracer_ != nullptr && !tracer_->is_written()) WriteTrace();  // no step was left
   return TrainOutcome::kDone;
 }
 
 absl::Status Trainer::TakeStep() {
+  if (tracer_ != nullptr) tracer_->BeginStep(session_.steps_done() + 1);
   const auto start = Clock::now();
   const StepResult result = session_.Step();
+  if (tracer_ != nullptr) tracer_->EndStep();
   tokens_ += static_cast<int64_t>(result.tokens);
   RETURN_IF_ERROR(Record(result, SecondsSince(start)));
   return CheckStep(result);
@@ -197,6 +206,13 @@ void Trainer::ReportSaved(const CheckpointWriter::Result& result) {
     return;
   }
   if (recorder_ != nullptr) recorder_->Saved(CheckpointName(result.step));
+}
+
+// A trace that cannot be written is no reason to stop training.
+void Trainer::WriteTrace() {
+  const auto lines = tracer_->Write();
+  if (!lines.ok()) return Say(absl::StrFormat("warning: trace: %s", lines.status().message()));
+  for (const std::string& line : *lines) Say(line);
 }
 
 void Trainer::Say(const std::string& line) {

@@ -11,6 +11,7 @@
 #include "train/recorder.h"
 #include "train/request.h"
 #include "train/session.h"
+#include "train/trace/step_tracer.h"
 
 namespace moebius {
 
@@ -25,6 +26,7 @@ class Trainer {
     double peak_flops = 0;        // of all ranks together, calibrated; for MFU
     RunDirectory* run = nullptr;  // on rank 0, else null
     std::function<Request()> take_request;  // what came since the last call; may differ by rank
+    TraceOptions trace = {};
   };
 
   // All ranks create it together: it resumes. The session and the dataset outlive the trainer.
@@ -49,6 +51,7 @@ class Trainer {
   Request AgreedRequest();
   absl::Status Save();
   absl::Status FinishSaving();
+  void WriteTrace();
   void ReportSaved(const CheckpointWriter::Result& result);
   void Say(const std::string& line);
 
@@ -57,6 +60,7 @@ class Trainer {
   const Dataset& dataset_;
   std::unique_ptr<CheckpointWriter> writer_;
   std::unique_ptr<Recorder> recorder_;  // rank 0
+  std::unique_ptr<StepTracer> tracer_;  // if steps are traced
   int64_t tokens_ = 0;                  // seen in the whole run
   int64_t bad_steps_ = 0;               // in a row
   double stall_ms_ = 0;                 // waited for checkpoints since the last record
