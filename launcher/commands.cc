@@ -23,6 +23,11 @@ absl::StatusOr<RunConfig> ConfigFlags::Load() const {
   return config;
 }
 
+int64_t TokenizerVocabSize(const TokenizerConfig& tokenizer) {
+  constexpr int64_t kBytesAndSeparator = 257;
+  return tokenizer.kind() == TokenizerConfig::BYTES ? kBytesAndSeparator : tokenizer.vocab_size();
+}
+
 int Report(const absl::Status& status) {
   if (!status.ok() && SpeaksForAll()) {
     std::fprintf(stderr, "moebius: %s\n", std::string(status.message()).c_str());

@@ -32,6 +32,9 @@ struct ConfigFlags {
   bool OnlyChecks() const { return print_config || validate_only; }
 };
 
+// Of the tokenizer that the data will be prepared with.
+int64_t TokenizerVocabSize(const TokenizerConfig& tokenizer);
+
 // Prints `status` to standard error unless it is OK, and returns its exit code.
 int Report(const absl::Status& status);
 

@@ -27,12 +27,6 @@ struct PlanFlags {
   bool as_json() const { return output == "json"; }
 };
 
-// Of the tokenizer that the data will be prepared with.
-int64_t TokenizerVocabSize(const TokenizerConfig& tokenizer) {
-  constexpr int64_t kBytesAndSeparator = 257;
-  return tokenizer.kind() == TokenizerConfig::BYTES ? kBytesAndSeparator : tokenizer.vocab_size();
-}
-
 int NumCores() { return std::max(1, static_cast<int>(std::thread::hardware_concurrency())); }
 
 // What can be refused before this machine is measured.
