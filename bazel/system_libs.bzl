@@ -50,6 +50,8 @@ _LIBRARIES = {
     "json": _library(header = "nlohmann/json.hpp"),
     # Without the definition mpi.h asks for the C++ bindings that MPI 3 removed.
     "mpi": _library(modules = ["ompi-c"], defines = ["OMPI_SKIP_MPICXX=1"]),
+    # Only for benchmarks, beside whose products ours are measured.
+    "onednn": _library(header = "dnnl.hpp", link = ["-ldnnl"]),
     "protobuf": _library(modules = ["protobuf"]),
     # Only for the tokenizer's plugin: its own copy of protobuf clashes with ours in one link.
     "sentencepiece": _library(

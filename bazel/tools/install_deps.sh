@@ -12,7 +12,7 @@ packages=(
   libzstd-dev zlib1g-dev libxxhash-dev libisal-dev
   nlohmann-json3-dev libcli11-dev libjs-chart.js
   # tests and checks
-  libgtest-dev libgmock-dev libbenchmark-dev clang-format clang-tidy shellcheck
+  libgtest-dev libgmock-dev libbenchmark-dev libdnnl-dev clang-format clang-tidy shellcheck
 )
 
 missing=()

@@ -92,7 +92,7 @@ const std::vector<LibraryHome>& LibraryHomes() {
        std::regex(R"(mpi(-ext)?\.h)"),
        {"parallel/mpi_communicator", "launcher/", "tests/bench/"}},
       {"gRPC", std::regex(R"(grpc(\+\+|pp)?/.*|.*\.grpc\.pb\.h)"), {"launcher/"}},
-      {"oneDNN", std::regex(R"((oneapi/dnnl/)?dnnl.*)"), {"kernels/cpu/"}},
+      {"oneDNN", std::regex(R"((oneapi/dnnl/)?dnnl.*)"), {"tests/bench/"}},
       {"SentencePiece", std::regex(R"(sentencepiece.*)"), {"data/tokenizer/"}},
   };
   return homes;

@@ -84,7 +84,7 @@ TEST(LibraryHomes, AtHomeIsAllowed) {
   EXPECT_THAT(HomesOf("parallel/mpi_communicator_test.cc", "mpi.h"), IsEmpty());
   EXPECT_THAT(HomesOf("launcher/start_up.cc", "mpi.h"), IsEmpty());
   EXPECT_THAT(HomesOf("launcher/job_service.cc", "grpcpp/grpcpp.h"), IsEmpty());
-  EXPECT_THAT(HomesOf("kernels/cpu/gemm.cc", "dnnl.hpp"), IsEmpty());
+  EXPECT_THAT(HomesOf("tests/bench/onednn.cc", "dnnl.hpp"), IsEmpty());
   EXPECT_THAT(HomesOf("data/tokenizer/plugin.cc", "sentencepiece_trainer.h"), IsEmpty());
 }
 
