@@ -1,0 +1,54 @@
+// Where the time of a rank's steps goes: the parts before and in the update, and each op. An op
+// lasts until the next one begins, so what lies between them counts too.
+#pragma once
+
+#include <chrono>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/tensor/work.h"
+#include "tests/bench/machine.h"
+
+namespace moebius {
+
+struct StepSeconds {
+  double step = 0;
+  double update = 0;  // from the first parameter's update to the end
+};
+
+// Of all steps together.
+struct OpTotal {
+  int64_t calls = 0;
+  double seconds = 0;
+  double flops = 0, bytes = 0;
+  double least_seconds = 0;  // at the limits that apply to each call
+};
+
+class StepClock final : public WorkObserver {
+ public:
+  // `limits` are those of this rank alone.
+  explicit StepClock(const Limits& limits) : limits_(limits) {}
+
+  void Start();        // a step begins
+  StepSeconds Stop();  // it has ended
+  void Observe(const Work& work) override;
+
+  const std::map<std::string, OpTotal>& ops() const { return ops_; }
+  double update_bytes() const { return update_bytes_; }  // of one step, parameters only
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  void EndOp(Clock::time_point now);
+
+  const Limits limits_;
+  bool running_ = false;
+  Clock::time_point step_begin_, op_begin_;
+  std::optional<Clock::time_point> update_begin_;
+  OpTotal* op_ = nullptr;
+  std::map<std::string, OpTotal> ops_;
+  double update_bytes_ = 0;
+};
+
+}  // namespace moebius
