@@ -336,7 +336,7 @@ def check(dtype, names):
         else:
             errors[variant] = peer.error
     first = next(iter(steps.values()), {})
-    agree = all(
+    agree = bool(steps) and all(
         abs(step[key] / value - 1) <= TOLERANCE[dtype]
         for step in steps.values()
         for key, value in first.items()
