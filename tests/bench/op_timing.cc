@@ -17,7 +17,7 @@ namespace {
 // What one call of an op tells; an op may be made of several.
 class WorkSum final : public WorkObserver {
  public:
-  void Observe(const Work& work) override {
+  void OpBegins(const Work& work) override {
     sum_.flops += work.flops;
     sum_.bytes += static_cast<double>(work.bytes);
     if (work.kind != Work::Kind::kMemory) sum_.dtype = work.dtype;

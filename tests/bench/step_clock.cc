@@ -29,7 +29,7 @@ StepSeconds StepClock::Stop() {
           .update = update_begin_ ? Seconds(now - *update_begin_) : 0};
 }
 
-void StepClock::Observe(const Work& work) {
+void StepClock::OpBegins(const Work& work) {
   if (!running_) return;
   const auto now = Clock::now();
   EndOp(now);

@@ -19,7 +19,7 @@ struct StepSeconds {
 };
 
 // Of all steps together.
-struct OpTotal {
+struct TimedOp {
   int64_t calls = 0;
   double seconds = 0;
   double flops = 0, bytes = 0;
@@ -33,9 +33,9 @@ class StepClock final : public WorkObserver {
 
   void Start();        // a step begins
   StepSeconds Stop();  // it has ended
-  void Observe(const Work& work) override;
+  void OpBegins(const Work& work) override;
 
-  const std::map<std::string, OpTotal>& ops() const { return ops_; }
+  const std::map<std::string, TimedOp>& ops() const { return ops_; }
   double update_bytes() const { return update_bytes_; }  // of one step, parameters only
 
  private:
@@ -46,8 +46,8 @@ class StepClock final : public WorkObserver {
   bool running_ = false;
   Clock::time_point step_begin_, op_begin_;
   std::optional<Clock::time_point> update_begin_;
-  OpTotal* op_ = nullptr;
-  std::map<std::string, OpTotal> ops_;
+  TimedOp* op_ = nullptr;
+  std::map<std::string, TimedOp> ops_;
   double update_bytes_ = 0;
 };
 

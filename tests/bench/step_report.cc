@@ -36,8 +36,8 @@ Json RateJson(const Summary& seconds, double amount, double unit = 1) {
   return {{"best", amount / seconds.best / unit}, {"median", amount / seconds.median / unit}};
 }
 
-std::vector<std::pair<std::string, OpTotal>> LongestFirst(const StepMeasurement& measured) {
-  std::vector<std::pair<std::string, OpTotal>> ops(measured.ops.begin(), measured.ops.end());
+std::vector<std::pair<std::string, TimedOp>> LongestFirst(const StepMeasurement& measured) {
+  std::vector<std::pair<std::string, TimedOp>> ops(measured.ops.begin(), measured.ops.end());
   std::ranges::stable_sort(
       ops, [](const auto& a, const auto& b) { return a.second.seconds > b.second.seconds; });
   return ops;

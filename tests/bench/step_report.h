@@ -30,7 +30,7 @@ struct StepMeasurement {
   // The most that a rank has held at any moment.
   double device_peak_bytes = 0, host_peak_bytes = 0;
 
-  std::map<std::string, OpTotal> ops;  // of the first rank, all steps together
+  std::map<std::string, TimedOp> ops;  // of the first rank, all steps together
 
   double peak_flops() const { return limits.flops(compute); }
 };
