@@ -1,10 +1,10 @@
 #include "kernels/cpu/linear.h"
 
 #include <algorithm>
-#include <cstring>
 #include <vector>
 
 #include "kernels/cpu/scratch.h"
+#include "kernels/cpu/units.h"
 
 namespace moebius::cpu {
 namespace {
@@ -13,45 +13,6 @@ constexpr int64_t kRowBlock = 128;
 constexpr int64_t kOperand = kRowBlock * kAStride;  // floats of a copied block of rows
 constexpr int64_t kMaxColumns = 512;
 constexpr int64_t kTilesPerThread = 2;  // so that threads end together
-
-int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-const uint16_t* Bits(const Tensor& x) { return reinterpret_cast<const uint16_t*>(x.raw()); }
-
-// How operands of a dtype become units.
-struct Units {
-  Units(DType dtype, const SimdKernels& simd)
-      : simd(simd),
-        bf16(dtype == DType::kBF16),
-        pairs(bf16 && simd.product_bf16 != nullptr),
-        product(pairs ? simd.product_bf16 : simd.product) {}
-
-  int64_t per_unit() const { return pairs ? 2 : 1; }
-  int64_t Count(int64_t elements) const { return CeilDiv(elements, per_unit()); }
-
-  // `n` elements from index `begin` of x on, pairs along them.
-  void AlongRow(const Tensor& x, int64_t begin, int64_t n, float* units) const {
-    if (!bf16) {
-      std::memcpy(units, x.data<float>() + begin, n * sizeof(float));
-    } else if (!pairs) {
-      simd.widen(Bits(x) + begin, units, n);
-    } else {
-      if (n % 2 != 0) units[n / 2] = 0;
-      std::memcpy(units, Bits(x) + begin, n * sizeof(uint16_t));
-    }
-  }
-
-  // `n` elements from index `begin` of x on; their partners in a pair start at `partner`, or are
-  // zero if that is negative.
-  void AcrossRows(const Tensor& x, int64_t begin, int64_t partner, int64_t n, float* units) const {
-    if (!pairs) return AlongRow(x, begin, n, units);
-    simd.interleave(Bits(x) + begin, partner < 0 ? nullptr : Bits(x) + partner, units, n);
-  }
-
-  const SimdKernels& simd;
-  const bool bf16, pairs;
-  void (*const product)(const BlockProduct&);
-};
 
 // Where the rows of a product stand in an operand.
 class RowsOf {
