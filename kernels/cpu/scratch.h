@@ -8,15 +8,20 @@
 
 namespace moebius::cpu {
 
+// Floats of whole cache lines that hold `floats`.
+inline int64_t WholeLines(int64_t floats) {
+  constexpr int64_t kLine = 16;
+  return (floats + kLine - 1) / kLine * kLine;
+}
+
 // Calls fn(i, scratch) for i in [0, count), each once, in any order on any thread. `scratch` holds
 // `floats` uninitialised floats that no other call uses meanwhile.
 template <class Fn>
 void ForWithScratch(Context& context, int64_t count, int64_t floats, const char* name,
                     const Fn& fn) {
-  constexpr int64_t kLine = 16;  // floats: scratches share no cache line
   if (count <= 0) return;
   const int64_t workers = std::min<int64_t>(context.pool().num_threads(), count);
-  const int64_t stride = (floats + kLine - 1) / kLine * kLine;
+  const int64_t stride = WholeLines(floats);  // threads share no cache line
   const Tensor scratch = context.Empty(DType::kF32, {workers, stride}, name);
   std::atomic<int64_t> next{0};
   context.pool().For(workers, [&](int64_t worker) {
@@ -24,5 +29,23 @@ void ForWithScratch(Context& context, int64_t count, int64_t floats, const char*
     for (int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < count;) fn(i, mine);
   });
 }
+
+// Cuts scratch into buffers that begin with a cache line. Of null it makes nulls, and `size` is
+// what they need.
+class Cutter {
+ public:
+  explicit Cutter(float* scratch) : scratch_(scratch) {}
+
+  float* Take(int64_t floats) {
+    float* const buffer = scratch_ == nullptr ? nullptr : scratch_ + size_;
+    size_ += WholeLines(floats);
+    return buffer;
+  }
+  int64_t size() const { return size_; }
+
+ private:
+  float* const scratch_;
+  int64_t size_ = 0;
+};
 
 }  // namespace moebius::cpu

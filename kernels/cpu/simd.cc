@@ -16,9 +16,10 @@ SimdKernels AmxKernels();
 
 namespace {
 
-// The processor has tiles of bf16, and the system lets this process use them.
+// The processor has tiles of bf16 and rounds to it, and the system lets this process use them.
 bool HasAmx() {
   unsigned a, b, c, d;
+  if (!__builtin_cpu_supports("avx512bf16")) return false;
   constexpr unsigned kAmxBf16 = 1u << 22, kAmxTile = 1u << 24;
   if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
   if ((d & kAmxBf16) == 0 || (d & kAmxTile) == 0) return false;

@@ -49,10 +49,11 @@ struct SimdKernels {
   void (*transpose_panel)(const float* x, int64_t x_row, int64_t rows, int64_t columns, float* y);
 
   // Rows of scores: n is a multiple of `panel`, and -infinity gives an exact zero.
-  // One step of a softmax over s[0 .. n), which is not all -infinity: raises *max to cover it,
-  // leaves exp(s - max) in s, adds their sum to *sum, and returns by what earlier sums shrink.
-  float (*softmax_row)(float* s, int64_t n, float* max, float* sum);
-  void (*exp_row)(float* s, int64_t n, float shift);  // s = exp(s - shift)
+  // One step of a softmax over scale * s[0 .. n), which is not all -infinity: raises *max to cover
+  // it, leaves exp(scale * s - max) in s, adds their sum to *sum, and returns by what earlier sums
+  // shrink.
+  float (*softmax_row)(float* s, int64_t n, float scale, float* max, float* sum);
+  void (*exp_row)(float* s, int64_t n, float scale, float shift);  // s = exp(scale * s - shift)
   void (*softmax_gradient_row)(const float* p, float* dp, int64_t n,
                                float delta);  // dp = p * (dp - delta)
 

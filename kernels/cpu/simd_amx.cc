@@ -1,6 +1,7 @@
 #include <immintrin.h>
 
 #include "kernels/cpu/simd_amx_inl.h"
+#include "kernels/cpu/simd_bf16_inl.h"
 
 namespace moebius::cpu {
 namespace {
@@ -30,6 +31,7 @@ double TileMultiplyAdds(int64_t iterations) {
 SimdKernels AmxKernels() {
   SimdKernels kernels = MakeSimdKernels<16, 14>("amx");
   kernels.product_bf16 = MultiplyTiles;
+  kernels.narrow = NarrowVectors;
   kernels.multiply_adds_bf16 = TileMultiplyAdds;
   return kernels;
 }

@@ -1,55 +1,19 @@
-// The tile intrinsics played in software, after their definition in Intel's instruction set
-// reference: so the arithmetic of addresses is tested on any processor.
 #include <gtest/gtest.h>
 
 #include <array>
 #include <bit>
-#include <cstring>
 #include <vector>
 
 #include "core/base/random.h"
 #include "core/tensor/dtype.h"
+#include "kernels/cpu/simd_amx_software.h"
 
 namespace moebius::cpu {
 namespace {
 
-float tiles[8][16][16];
-
-void _tile_loadconfig(const void*) {}
-void _tile_release() {}
-void _tile_zero(int t) { std::memset(tiles[t], 0, sizeof tiles[t]); }
-void _tile_loadd(int t, const void* from, int64_t row_bytes) {
-  for (int i = 0; i < 16; ++i) {
-    std::memcpy(tiles[t][i], static_cast<const char*>(from) + i * row_bytes, 64);
-  }
-}
-void _tile_stored(int t, void* to, int64_t row_bytes) {
-  for (int i = 0; i < 16; ++i) {
-    std::memcpy(static_cast<char*>(to) + i * row_bytes, tiles[t][i], 64);
-  }
-}
 float Half(float unit, int half) {
   return std::bit_cast<float>(std::bit_cast<uint32_t>(unit) >> (16 * half) << 16);
 }
-void _tile_dpbf16ps(int c, int a, int b) {
-  for (int i = 0; i < 16; ++i) {
-    for (int k = 0; k < 16; ++k) {
-      for (int j = 0; j < 16; ++j) {
-        for (int half = 0; half < 2; ++half) {
-          tiles[c][i][j] += Half(tiles[a][i][k], half) * Half(tiles[b][k][j], half);
-        }
-      }
-    }
-  }
-}
-
-}  // namespace
-}  // namespace moebius::cpu
-
-#include "kernels/cpu/simd_amx_inl.h"
-
-namespace moebius::cpu {
-namespace {
 
 // Small integers: every sum is exact.
 std::vector<float> Pairs(int64_t units, const char* name) {
@@ -80,17 +44,17 @@ TEST(Amx, MultipliesBlocksOfAnySize) {
       const auto b = Pairs(panels * k * 32, "b");
       for (const bool accumulate : {false, true}) {
         std::vector<float> c(static_cast<size_t>(m * (n + 3)), 5);
-        MultiplyTiles({.m = m,
-                       .n = n,
-                       .k = k,
-                       .a = a.data(),
-                       .a_transposed = transposed,
-                       .b = b.data(),
-                       .b_panel = k * 32,
-                       .b_step = 32,
-                       .c = c.data(),
-                       .c_row = n + 3,
-                       .accumulate = accumulate});
+        SoftwareAmxKernels().product_bf16({.m = m,
+                                           .n = n,
+                                           .k = k,
+                                           .a = a.data(),
+                                           .a_transposed = transposed,
+                                           .b = b.data(),
+                                           .b_panel = k * 32,
+                                           .b_step = 32,
+                                           .c = c.data(),
+                                           .c_row = n + 3,
+                                           .accumulate = accumulate});
         for (int64_t i = 0; i < m; ++i) {
           for (int64_t j = 0; j < n + 3; ++j) {
             float sum = accumulate ? 5 : 0;

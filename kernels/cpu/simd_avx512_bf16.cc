@@ -1,6 +1,4 @@
-#include <immintrin.h>
-
-#include "kernels/cpu/simd_inl.h"
+#include "kernels/cpu/simd_bf16_inl.h"
 
 namespace moebius::cpu {
 namespace {
@@ -17,6 +15,7 @@ struct PairProduct {
 SimdKernels Avx512Bf16Kernels() {
   SimdKernels kernels = MakeSimdKernels<16, 14>("avx512_bf16");
   kernels.product_bf16 = Multiply<PairProduct, 16, 14>;
+  kernels.narrow = NarrowVectors;
   kernels.multiply_adds_bf16 = MultiplyAdds<PairProduct, 16, 14>;
   return kernels;
 }

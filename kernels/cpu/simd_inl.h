@@ -153,7 +153,8 @@ void TransposeSquare(const float* x, int64_t x_row, float* y, int64_t y_row) {
   for (int i = 0; i < kWidth; ++i) v[i] = F::Load(x + i * x_row);
 #pragma GCC unroll 4
   for (int half = kWidth / 2; half > 0; half /= 2) {
-    typename F::I upper, lower;  // lanes of (v[i], v[i + half]) for v[i] and for v[i + half]
+    // Lanes of (v[i], v[i + half]) for v[i] and for v[i + half].
+    typename F::I upper = {}, lower = {};
 #pragma GCC unroll 16
     for (int j = 0; j < kWidth; ++j) {
       upper[j] = (j & half) == 0 ? j : j - half + kWidth;
@@ -185,62 +186,81 @@ void TransposePanel(const float* x, int64_t x_row, int64_t rows, int64_t columns
   }
 }
 
-// exp(x) for x <= 0 and a little above, to 2 units in the last place; zero below -87.3 and for
-// -infinity; NaN stays NaN. x = n ln 2 + r with |r| <= ln 2 / 2; the polynomial is Taylor's.
+constexpr float kLog2E = 1.44269504f;
+
+// 2^x for x <= 0 and a little above, to 2 units in the last place; zero below -126 and for
+// -infinity; NaN stays NaN. x = n + r with |r| <= 1/2; the polynomial is the one of degree 6 whose
+// largest relative error is least, 2^-29.
 template <int kWidth>
-[[gnu::always_inline]] inline typename Float<kWidth>::V Exp(typename Float<kWidth>::V x) {
+[[gnu::always_inline]] inline typename Float<kWidth>::V Exp2(typename Float<kWidth>::V x) {
   using F = Float<kWidth>;
   using V = typename F::V;
   using I = typename F::I;
-  constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
-  const V smallest = F::Set(-87.3f);
-  const V bounded = F::Max(x, smallest);
-  const V shifted = bounded * 1.44269504f + kRound;
-  const V n = shifted - kRound;
-  const V r = bounded - n * 0.693145752f - n * 1.42860677e-6f;
-  V p = F::Set(1.0f / 5040);
-  p = p * r + 1.0f / 720;
-  p = p * r + 1.0f / 120;
-  p = p * r + 1.0f / 24;
-  p = p * r + 1.0f / 6;
-  p = p * r + 0.5f;
+  // Adding 1.5 * 2^23 rounds to an integer; its last bits are then n, here with a float's bias.
+  constexpr float kRound = 12582912.0f + 127;
+  const V smallest = F::Set(-126);
+  const V shifted = F::Max(smallest, x) + kRound;
+  const V r = F::Max(smallest, x) - (shifted - kRound);
+  V p = F::Set(1.5345812e-4f);
+  p = p * r + 1.33999312e-3f;
+  p = p * r + 9.61848896e-3f;
+  p = p * r + 0.0555032878f;
+  p = p * r + 0.240226469f;
+  p = p * r + 0.693147206f;
   p = p * r + 1.0f;
-  p = p * r + 1.0f;
-  const V y = (V)((I)p + ((I)shifted << 23));
-  return x >= smallest ? y : (x < smallest ? V{} : x);
+  const V y = p * (V)((I)shifted << 23);
+  return x < smallest ? V{} : y;
+}
+
+// The combination of all lanes, by halves.
+template <int kWidth, int kHalf = kWidth / 2, class Combine>
+[[gnu::always_inline]] inline float Reduce(typename Float<kWidth>::V v, const Combine& combine) {
+  typename Float<kWidth>::I other = {};
+#pragma GCC unroll 16
+  for (int j = 0; j < kWidth; ++j) other[j] = j ^ kHalf;
+  v = combine(v, __builtin_shuffle(v, other));
+  if constexpr (kHalf > 1) {
+    return Reduce<kWidth, kHalf / 2>(v, combine);
+  } else {
+    return v[0];
+  }
 }
 
 template <int kWidth>
 float Sum(typename Float<kWidth>::V v) {
-  float sum = 0;
-  for (int i = 0; i < kWidth; ++i) sum += v[i];
-  return sum;
+  using V = typename Float<kWidth>::V;
+  return Reduce<kWidth>(v, [](V a, V b) { return a + b; });
 }
 
 template <int kWidth>
-float SoftmaxRow(float* s, int64_t n, float* max, float* sum) {
+float SoftmaxRow(float* s, int64_t n, float scale, float* max, float* sum) {
   using F = Float<kWidth>;
   using V = typename F::V;
-  V max_v = F::Set(*max);
-  for (int64_t i = 0; i < n; i += kWidth) max_v = F::Max(max_v, F::Load(s + i));
-  float new_max = max_v[0];
-  for (int j = 1; j < kWidth; ++j) new_max = new_max > max_v[j] ? new_max : max_v[j];
+  V max_v = F::Load(s);
+  for (int64_t i = kWidth; i < n; i += kWidth) max_v = F::Max(max_v, F::Load(s + i));
+  const float row_max = scale * Reduce<kWidth>(max_v, F::Max);
+  const float new_max = *max > row_max ? *max : row_max;
+  const float scale_2 = scale * kLog2E, max_2 = new_max * kLog2E;  // of exponents of 2
   V sum_v = {};
   for (int64_t i = 0; i < n; i += kWidth) {
-    const V p = Exp<kWidth>(F::Load(s + i) - new_max);
+    const V p = Exp2<kWidth>(F::Load(s + i) * scale_2 - max_2);
     F::Store(s + i, p);
     sum_v += p;
   }
-  const float shrink = *max == new_max ? 1 : Exp<kWidth>(F::Set(*max - new_max))[0];
+  const float shrink = *max == new_max ? 1 : Exp2<kWidth>(F::Set(*max * kLog2E - max_2))[0];
   *max = new_max;
   *sum = *sum * shrink + Sum<kWidth>(sum_v);
   return shrink;
 }
 
 template <int kWidth>
-void ExpRow(float* s, int64_t n, float shift) {
+void ExpRow(float* s, int64_t n, float scale, float shift) {
   using F = Float<kWidth>;
-  for (int64_t i = 0; i < n; i += kWidth) F::Store(s + i, Exp<kWidth>(F::Load(s + i) - shift));
+  scale *= kLog2E;
+  shift *= kLog2E;
+  for (int64_t i = 0; i < n; i += kWidth) {
+    F::Store(s + i, Exp2<kWidth>(F::Load(s + i) * scale - shift));
+  }
 }
 
 void SoftmaxGradientRow(const float* p, float* dp, int64_t n, float delta) {

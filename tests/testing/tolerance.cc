@@ -29,17 +29,35 @@ double Tolerance(DType dtype, int64_t reduction_length, int roundings) {
          16 * arithmetic * std::sqrt(static_cast<double>(reduction_length) + 1);
 }
 
-void ExpectClose(const Tensor& actual, const Tensor& expected, int64_t reduction_length,
-                 int roundings) {
+namespace {
+
+// Within `tolerance`, and a rounding of `magnitudes` where there are any.
+void ExpectWithin(double tolerance, const Tensor& actual, const Tensor& expected,
+                  const std::vector<double>& magnitudes) {
   ASSERT_EQ(actual.shape(), expected.shape());
   const std::vector<double> a = ToDoubles(actual), e = ToDoubles(expected);
+  ASSERT_TRUE(magnitudes.empty() || magnitudes.size() == e.size());
   double sum = 0;
   for (const double x : e) sum += x * x;
   const double rms = e.empty() ? 0 : std::sqrt(sum / static_cast<double>(e.size()));
-  const double tolerance = Tolerance(actual.dtype(), reduction_length, roundings);
-  for (size_t i = 0; i < e.size(); ++i)
-    ASSERT_NEAR(a[i], e[i], tolerance * std::max(std::abs(e[i]), rms))
+  for (size_t i = 0; i < e.size(); ++i) {
+    const double rounded = magnitudes.empty() ? 0 : UnitRoundoff(actual.dtype()) * magnitudes[i];
+    ASSERT_NEAR(a[i], e[i], tolerance * std::max(std::abs(e[i]), rms) + rounded)
         << "element " << i << " of " << actual.shape() << " " << NameOf(actual.dtype());
+  }
+}
+
+}  // namespace
+
+void ExpectClose(const Tensor& actual, const Tensor& expected, int64_t reduction_length,
+                 int roundings) {
+  ExpectWithin(Tolerance(actual.dtype(), reduction_length, roundings), actual, expected, {});
+}
+
+void ExpectCloseOfRounded(const Tensor& actual, const Tensor& expected, int64_t reduction_length,
+                          const Tensor& magnitudes) {
+  ExpectWithin(Tolerance(actual.dtype(), reduction_length), actual, expected,
+               ToDoubles(magnitudes));
 }
 
 void ExpectSameBits(const Tensor& actual, const Tensor& expected) {

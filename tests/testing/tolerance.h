@@ -18,6 +18,12 @@ double Tolerance(DType dtype, int64_t reduction_length, int roundings = 1);
 void ExpectClose(const Tensor& actual, const Tensor& expected, int64_t reduction_length,
                  int roundings = 1);
 
+// As ExpectClose, for sums of products one factor of which was rounded to the dtype: `magnitudes`
+// (F64, same shape) are the sums of the magnitudes of those products. Each moves by one more
+// rounding at most, whatever the sum cancels to.
+void ExpectCloseOfRounded(const Tensor& actual, const Tensor& expected, int64_t reduction_length,
+                          const Tensor& magnitudes);
+
 // Expects the same bytes.
 void ExpectSameBits(const Tensor& actual, const Tensor& expected);
 
