@@ -1,5 +1,7 @@
 #include "kernels/linear.h"
 
+#include <algorithm>
+
 #include "kernels/cpu/linear.h"
 #include "kernels/reference/linear.h"
 #include "kernels/weight_images.h"
@@ -53,6 +55,14 @@ int64_t NumRows(const Tensor& x, const Tensor& rows) {
 void CheckRows(const Tensor& rows, int64_t T) {
   if (!rows.defined()) return;
   for (const int32_t row : rows.span<int32_t>()) CHECK(0 <= row && row < T) << row << " of " << T;
+}
+
+// Within each group.
+void CheckAscending(const Tensor& rows, const Tensor& offsets) {
+  const auto at = offsets.span<int32_t>(), row = rows.span<int32_t>();
+  for (size_t j = 1; j < at.size(); ++j) {
+    CHECK(std::is_sorted(row.begin() + at[j - 1], row.begin() + at[j])) << "group " << j - 1;
+  }
 }
 
 void CheckImage(const Tensor& image, WeightFormat format, int64_t e, int64_t outputs,
@@ -132,6 +142,7 @@ void LinearSum(const LinearSumArgs& args, Context& context) {
   const auto [T, N] = Dims<2>(args.y);
   const int64_t e = NumGroups(args.offsets);
   const DType dtype = args.x.dtype();
+  CHECK(args.offsets.defined() && args.rows.defined());
   CHECK_EQ(R, NumRows(args.x, args.rows));
   CheckResult(dtype, args.y.dtype());
   CheckImage(args.w, args.format, e, N, K, dtype);
@@ -145,6 +156,7 @@ void LinearSum(const LinearSumArgs& args, Context& context) {
 
   CheckOffsets(args.offsets, R);
   CheckRows(args.rows, T);
+  CheckAscending(args.rows, args.offsets);
   if (dtype == DType::kF64) {
     reference::LinearSum(args, context);
   } else {

@@ -56,13 +56,13 @@ void LinearWeightGradient(const LinearWeightGradientArgs& args, Context& context
 
 // y[t, :] (+)= the sum over the rows r with rows[r] = t, in their order, of weights[r] times w x[r,
 // :] (kPacked: M = N outputs of K inputs) or w^T x[r, :] (kPackedTransposed: M = K of N). BF16 is
-// rounded once, behind the sum.
+// rounded once, behind the sum. Within a group rows ascend, as those of a plan do.
 struct LinearSumArgs {
   Tensor x;  // [R, inputs]
   Tensor w;  // image of [e, N, K]
   WeightFormat format;
   Tensor offsets;       // [e + 1]
-  Tensor rows;          // of y
+  Tensor rows;          // [R] of y
   Tensor weights = {};  // [R] F32 (F64 where x is); undefined: ones
   Tensor y;             // [T, M] in x's dtype, or F32
   bool accumulate = false;

@@ -97,24 +97,29 @@ void WeightsByRow(const Tensor& weights, const RoutingPlan& plan, const Tensor& 
                            : set(weights.data<float>(), y.data<float>());
 }
 
-void WeighRows(const Tensor& x, const Tensor& weights, const RoutingPlan& plan, const Tensor& y,
-               Context& ctx) {
-  CheckAlike(x, y);
-  CHECK_EQ(Dims<2>(x)[0], plan.num_pairs());
-  CheckWeights(weights, plan, x);
-  const OpScope op = ctx.Start(Moves("weigh_rows", x, y));
+void WeightsByRowGradient(const WeightsByRowGradientArgs& args, Context& ctx) {
+  CheckWeights(args.dweights, args.plan, args.dweights);
+  CheckAlike(args.dweights, args.dy);
+  const OpScope op = ctx.Start(Moves("weights_by_row.gradient", args.dy, args.dweights));
   if (op.is_dry()) return;
-  x.dtype() == DType::kF64 ? reference::WeighRows(x, weights, plan, y, ctx)
-                           : cpu::WeighRows(x, weights, plan, y, ctx);
+  const auto set = [&]<class T>(const T* from, T* to) {
+    for (int64_t p = 0; p < args.plan.num_pairs(); ++p) {
+      to[p] = (args.accumulate ? to[p] : 0) + from[args.plan.row.data<int32_t>()[p]];
+    }
+  };
+  args.dy.dtype() == DType::kF64 ? set(args.dy.data<double>(), args.dweights.data<double>())
+                                 : set(args.dy.data<float>(), args.dweights.data<float>());
 }
 
 void WeighRowsGradient(const WeighRowsGradientArgs& args, Context& ctx) {
-  CheckAlike(args.x, args.dy);
-  CheckAlike(args.x, args.dx);
-  CHECK_EQ(Dims<2>(args.x)[0], args.plan.num_pairs());
-  CheckWeights(args.weights, args.plan, args.x);
-  CheckAlike(args.weights, args.dweights);
-  const OpScope op = ctx.Start(Moves("weigh_rows.gradient", args.dy, args.x, args.dx));
+  const int64_t R = Dims<2>(args.x)[0];
+  for (const Tensor* rows : {&args.dy, &args.dx, &args.weighted}) CheckAlike(args.x, *rows);
+  for (const Tensor* weights : {&args.weights, &args.dweights}) {
+    CHECK_EQ(weights->shape(), (Shape{R}));
+    CheckDType(*weights, PreciseDType(args.x.dtype()));
+  }
+  const OpScope op =
+      ctx.Start(Moves("weigh_rows.gradient", args.dy, args.x, args.dx, args.weighted));
   if (op.is_dry()) return;
   args.x.dtype() == DType::kF64 ? reference::WeighRowsGradient(args, ctx)
                                 : cpu::WeighRowsGradient(args, ctx);

@@ -56,22 +56,28 @@ struct CombineGradientArgs {
 };
 void CombineGradient(const CombineGradientArgs& args, Context& ctx);
 
-// What of a weighted sum is done row by row, where a product adds up the rest (LinearSum).
+// Where a product adds up weighted rows (LinearSum), what is left to do row by row.
 // y[row[p]] = weights[p].  weights, y [P] F64 | F32.
 void WeightsByRow(const Tensor& weights, const RoutingPlan& plan, const Tensor& y, Context& ctx);
 
-// y[row[p], :] = weights[p] * x[row[p], :].  x, y [P, D] F64 | F32 | BF16; weights as in Combine.
-void WeighRows(const Tensor& x, const Tensor& weights, const RoutingPlan& plan, const Tensor& y,
-               Context& ctx);
+// dweights[p] (+)= dy[row[p]]
+struct WeightsByRowGradientArgs {
+  Tensor dy;
+  const RoutingPlan& plan;
+  Tensor dweights;
+  bool accumulate;
+};
+void WeightsByRowGradient(const WeightsByRowGradientArgs& args, Context& ctx);
 
-// dx[row[p], :] (+)= weights[p] * dy[row[p], :], and dweights[p] (+)= x[row[p], :] dy[row[p], :].
+// Of weights[r] * x[r, :] by x and weights: dx[r, :] (+)= weights[r] * dy[r, :] and dweights[r] =
+// x[r, :] dy[r, :]; and the weighted rows themselves, weighted[r, :] = weights[r] * x[r, :].
+// All [R, D] F64 | F32 | BF16, but weights and dweights [R] F64 | F32. `weighted` may be dy.
 struct WeighRowsGradientArgs {
   Tensor dy, x, weights;
-  const RoutingPlan& plan;
   Tensor dx;
   bool accumulate_dx;
   Tensor dweights;
-  bool accumulate_dweights;
+  Tensor weighted;
 };
 void WeighRowsGradient(const WeighRowsGradientArgs& args, Context& ctx);
 

@@ -65,17 +65,23 @@ TEST_P(RoutingTest, AgreesWithTheReferenceOnEveryRouting) {
       ExpectClose(drows, exact_drows, 1);
       ExpectClose(dweights, exact_dweights, D);
 
-      WeighRows(rows, weights, plan, drows, ctx_);
-      WeighRows(exact_rows, Exact(weights), plan, exact_drows, ctx_);
-      ExpectClose(drows, exact_drows, 1);
+      const Tensor by_row = RandomScores({P}, "by_row"), exact_by_row = Exact(by_row);
+      WeightsByRow(weights, plan, by_row, ctx_);
+      WeightsByRow(Exact(weights), plan, exact_by_row, ctx_);
+      ExpectClose(by_row, exact_by_row, 1);
       const Tensor dy = Random({P, D}, "dy"), dw = RandomScores({P}, "dw");
-      const Tensor exact_weighed = Exact(drows), exact_dw = Exact(dw);
-      WeighRowsGradient({dy, rows, weights, plan, drows, accumulate, dw, accumulate}, ctx_);
-      WeighRowsGradient({Exact(dy), exact_rows, Exact(weights), plan, exact_weighed, accumulate,
-                         exact_dw, accumulate},
-                        ctx_);
+      const Tensor exact_weighed = Exact(drows), exact_dw = Exact(dw), exact_dy = Exact(dy);
+      WeighRowsGradient({dy, rows, by_row, drows, accumulate, dw, dy}, ctx_);
+      WeighRowsGradient(
+          {exact_dy, exact_rows, exact_by_row, exact_weighed, accumulate, exact_dw, exact_dy},
+          ctx_);
       ExpectClose(drows, exact_weighed, 1);
       ExpectClose(dw, exact_dw, D);
+      ExpectClose(dy, exact_dy, 1);
+      const Tensor back = RandomScores({P}, "back"), exact_back = Exact(back);
+      WeightsByRowGradient({dw, plan, back, accumulate}, ctx_);
+      WeightsByRowGradient({exact_dw, plan, exact_back, accumulate}, ctx_);
+      ExpectClose(back, exact_back, D);
     }
   }
 }

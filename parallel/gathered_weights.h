@@ -15,7 +15,8 @@
 namespace moebius {
 
 // Gathers whole buckets. Those that a model expects to use are gathered while it computes: the
-// blocks that it names (`now` and `next`) are there, with the images made from them, and no others.
+// blocks that it names (`now` and `next`) are there, with the images made from them, and no others
+// but those that this rank has alone.
 // What it has not named is gathered at its use, and of those buckets the two of each group that
 // were used last are kept. All ranks of a group expect and lease its weights in one order. A lease
 // is valid as long as its tensor is held.

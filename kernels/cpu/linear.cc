@@ -3,38 +3,14 @@
 #include <algorithm>
 #include <vector>
 
+#include "kernels/cpu/linear_tiles.h"
 #include "kernels/cpu/scratch.h"
 #include "kernels/cpu/units.h"
 
 namespace moebius::cpu {
 namespace {
 
-constexpr int64_t kRowBlock = 128;
-constexpr int64_t kOperand = kRowBlock * kAStride;  // floats of a copied block of rows
-constexpr int64_t kMaxColumns = 512;
 constexpr int64_t kTilesPerThread = 2;  // so that threads end together
-
-// Where the rows of a product stand in an operand.
-class RowsOf {
- public:
-  explicit RowsOf(const Tensor& rows) : at_(rows.defined() ? rows.data<int32_t>() : nullptr) {}
-  int64_t operator[](int64_t r) const { return at_ != nullptr ? at_[r] : r; }
-
- private:
-  const int32_t* const at_;
-};
-
-struct Group {
-  int64_t begin, end;
-};
-
-std::vector<Group> Groups(const Tensor& offsets, int64_t rows) {
-  if (!offsets.defined()) return {{0, rows}};
-  std::vector<Group> groups;
-  const auto at = offsets.span<int32_t>();
-  for (size_t j = 1; j < at.size(); ++j) groups.push_back({at[j - 1], at[j]});
-  return groups;
-}
 
 struct RowBlock {
   int64_t group, begin, end;
@@ -81,69 +57,6 @@ void PackRowsOfInputs(const Units& units, const float* w, int64_t N, int64_t K, 
     simd.interleave(first, last ? nullptr : second, panel, width);
     std::fill(panel + width, panel + simd.panel, 0.0f);
   }
-}
-
-// Rows of sums to bf16, added to what is there if `accumulate`; `before` holds a row.
-struct NarrowArgs {
-  float* sums;
-  int64_t rows, columns, sums_row;
-  uint16_t* y;
-  int64_t y_row;
-  bool accumulate;
-  float* before;
-};
-void NarrowRows(const NarrowArgs& args, const SimdKernels& simd) {
-  for (int64_t r = 0; r < args.rows; ++r) {
-    float* sums = args.sums + r * args.sums_row;
-    uint16_t* y = args.y + r * args.y_row;
-    if (args.accumulate) {
-      simd.widen(y, args.before, args.columns);
-      for (int64_t i = 0; i < args.columns; ++i) sums[i] += args.before[i];
-    }
-    simd.narrow(sums, y, args.columns);
-  }
-}
-
-// c [rows, columns] (+)= rows of x times `columns` outputs of the image of one matrix, from output
-// n on. `a` is scratch for kRowBlock rows of an operand.
-struct TileArgs {
-  const Tensor& x;
-  RowsOf rows_of_x;
-  int64_t begin, end;  // rows of the product
-  const float* image;
-  int64_t n, columns;
-  float* c;
-  int64_t c_row;
-  bool accumulate;
-};
-void MultiplyTile(const TileArgs& args, const Units& units, float* a) {
-  const int64_t K = args.x.shape()[1], num_units = units.Count(K), panel = units.simd.panel;
-  const float* image = args.image + args.n * num_units;
-  int64_t u = 0;
-  do {
-    const int64_t depth = std::min(kMaxDepth, num_units - u), k = u * units.per_unit();
-    for (int64_t r = args.begin; r < args.end; ++r) {
-      units.AlongRow(args.x, args.rows_of_x[r] * K + k, std::min(depth * units.per_unit(), K - k),
-                     a + (r - args.begin) * kAStride);
-    }
-    units.product({.m = args.end - args.begin,
-                   .n = args.columns,
-                   .k = depth,
-                   .a = a,
-                   .b = image + u * panel,
-                   .b_panel = num_units * panel,
-                   .b_step = panel,
-                   .c = args.c,
-                   .c_row = args.c_row,
-                   .accumulate = u > 0 || args.accumulate});
-    u += depth;
-  } while (u < num_units);
-}
-
-const float* ImageOf(const Tensor& images, int64_t group, int64_t outputs, int64_t num_units,
-                     const SimdKernels& simd) {
-  return reinterpret_cast<const float*>(images.raw()) +
-         group * CeilDiv(outputs, simd.panel) * simd.panel * num_units;
 }
 
 }  // namespace
@@ -218,59 +131,6 @@ void Multiply(const MultiplyArgs& args, Context& context, const SimdKernels& sim
   };
   ForWithScratch(context, num_blocks * CeilDiv(N, columns), scratch, "linear.scratch",
                  multiply_tile);
-}
-
-void MultiplySum(const kernels::LinearSumArgs& args, Context& context, const SimdKernels& simd) {
-  const int64_t R = args.x.shape()[0];
-  const auto [T, N] = Dims<2>(args.y);
-  const Units units(args.x.dtype(), simd);
-  const int64_t num_units = units.Count(args.x.shape()[1]);
-  const std::vector<RowBlock> blocks = RowBlocks(Groups(args.offsets, R));
-  const int64_t of_a_thread = CeilDiv(CeilDiv(N, context.pool().num_threads()), simd.panel);
-  const int64_t columns = std::min(kMaxColumns, of_a_thread * simd.panel);
-
-  const bool narrow = args.y.dtype() == DType::kBF16;
-  const int64_t products = kRowBlock * columns, sums = narrow ? T * columns + columns : 0;
-  const RowsOf rows(args.rows);
-  const float* weights = args.weights.defined() ? args.weights.data<float>() : nullptr;
-  const auto sum_columns = [&, T = T, N = N](int64_t task, float* a) {
-    const int64_t n = task * columns, width = std::min(columns, N - n);
-    float *const c = a + kOperand, *const sum = c + products;
-    float* const y = narrow ? sum : args.y.data<float>() + n;
-    const int64_t y_row = narrow ? columns : N;
-    for (int64_t t = 0; t < T && (narrow || !args.accumulate); ++t) {
-      std::fill_n(y + t * y_row, width, 0.0f);
-    }
-    for (const auto& [group, begin, end] : blocks) {
-      MultiplyTile({.x = args.x,
-                    .rows_of_x = RowsOf(Tensor()),
-                    .begin = begin,
-                    .end = end,
-                    .image = ImageOf(args.w, group, N, num_units, simd),
-                    .n = n,
-                    .columns = width,
-                    .c = c,
-                    .c_row = columns,
-                    .accumulate = false},
-                   units, a);
-      for (int64_t r = begin; r < end; ++r) {
-        simd.add_scaled_row(y + rows[r] * y_row, c + (r - begin) * columns, width,
-                            weights != nullptr ? weights[r] : 1.0f);
-      }
-    }
-    if (!narrow) return;
-    NarrowRows({.sums = sum,
-                .rows = T,
-                .columns = width,
-                .sums_row = columns,
-                .y = reinterpret_cast<uint16_t*>(args.y.raw()) + n,
-                .y_row = N,
-                .accumulate = args.accumulate,
-                .before = sum + T * columns},
-               simd);
-  };
-  ForWithScratch(context, CeilDiv(N, columns), kOperand + products + sums, "linear.scratch",
-                 sum_columns);
 }
 
 void LinearWeightGradient(const kernels::LinearWeightGradientArgs& args, Context& context,

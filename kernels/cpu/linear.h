@@ -33,7 +33,7 @@ struct MultiplyArgs {
 };
 void Multiply(const MultiplyArgs& args, Context& context, const SimdKernels& simd);
 
-// Threads have columns of y each, in all rows: so sums are taken in order.
+// Threads have columns of y each, of tokens in a row: so sums are taken in order.
 void MultiplySum(const kernels::LinearSumArgs& args, Context& context, const SimdKernels& simd);
 
 void LinearWeightGradient(const kernels::LinearWeightGradientArgs& args, Context& context,

@@ -164,33 +164,17 @@ void CombineGradient(const kernels::CombineGradientArgs& args, Context& ctx) {
   });
 }
 
-void WeighRows(const Tensor& x, const Tensor& weights, const RoutingPlan& plan, const Tensor& y,
-               Context& ctx) {
-  const int64_t D = x.shape()[1];
-  WithType(x.dtype(), [&](auto zero) {
-    using Element = decltype(zero);
-    ctx.pool().ForRange(plan.num_pairs(), kGrain, [&](int64_t begin, int64_t end) {
-      for (int64_t p = begin; p < end; ++p) {
-        const int64_t at = plan.row.data<int32_t>()[p] * D;
-        ScaleRow(weights.data<float>()[p], x.data<Element>() + at, y.data<Element>() + at, false,
-                 D);
-      }
-    });
-  });
-}
-
 void WeighRowsGradient(const kernels::WeighRowsGradientArgs& args, Context& ctx) {
-  const int64_t D = args.x.shape()[1];
-  WithType(args.x.dtype(), [&](auto zero) {
+  const auto [R, D] = Dims<2>(args.x);
+  WithType(args.x.dtype(), [&, R = R, D = D](auto zero) {
     using Element = decltype(zero);
-    ctx.pool().ForRange(args.plan.num_pairs(), kGrain, [&](int64_t begin, int64_t end) {
-      for (int64_t p = begin; p < end; ++p) {
-        const int64_t at = args.plan.row.data<int32_t>()[p] * D;
-        const Element* dy = args.dy.data<Element>() + at;
-        Put(args.dweights.data<float>()[p], Dot(args.x.data<Element>() + at, dy, D),
-            args.accumulate_dweights);  // before dx, which may be dy
-        ScaleRow(args.weights.data<float>()[p], dy, args.dx.data<Element>() + at,
-                 args.accumulate_dx, D);
+    ctx.pool().ForRange(R, kGrain, [&](int64_t begin, int64_t end) {
+      for (int64_t r = begin; r < end; ++r) {
+        const Element *x = args.x.data<Element>() + r * D, *dy = args.dy.data<Element>() + r * D;
+        const float weight = args.weights.data<float>()[r];
+        args.dweights.data<float>()[r] = Dot(x, dy, D);
+        ScaleRow(weight, dy, args.dx.data<Element>() + r * D, args.accumulate_dx, D);
+        ScaleRow(weight, x, args.weighted.data<Element>() + r * D, false, D);  // it may be dy
       }
     });
   });

@@ -46,6 +46,54 @@ Var Product(Tape& tape, const Var& x, const Tensor& offsets, Parameter* w) {
   });
 }
 
+// What ExpertsToTokens keeps; weights by row.
+struct SummedRows {
+  VarId rows, weights;
+  Saved saved_rows, saved_weights;
+  SavedPlan saved_plan;
+  Saved saved_tokens;
+};
+
+// The gradient of a weight, that of y = sum of weight * w row, is dy's product with w and with the
+// row: so the products of the rows are neither kept nor made again.
+void Backward(Tape& tape, const Tensor& dy, const SummedRows& summed, Parameter* w) {
+  Context& context = tape.context();
+  const RoutingPlan plan = LoadPlan(tape, summed.saved_plan);
+  const Tensor &x = tape.Load(summed.saved_rows), &weights = tape.Load(summed.saved_weights);
+  const Tensor product = context.Empty(x.dtype(), x.shape(), "linear.dx");
+  kernels::LinearInputGradient({.dy = dy,
+                                .w = tape.Weight(w, WeightFormat::kPackedTransposed, x.dtype()),
+                                .offsets = plan.expert_offsets,
+                                .dx = product,
+                                .rows = tape.Load(summed.saved_tokens)},
+                               context);
+  const GradientSlot drows = tape.Gradient(summed.rows), dweights = tape.Gradient(summed.weights);
+  const Tensor by_row = context.Empty(weights.dtype(), weights.shape(), "pair_weights.by_row");
+  kernels::WeighRowsGradient({.dy = product,
+                              .x = x,
+                              .weights = weights,
+                              .dx = drows.tensor,
+                              .accumulate_dx = drows.accumulate,
+                              .dweights = by_row,
+                              .weighted = product},
+                             context);
+  kernels::WeightsByRowGradient(
+      {.dy = by_row, .plan = plan, .dweights = dweights.tensor, .accumulate = dweights.accumulate},
+      context);
+  const Saved weighted = tape.Save(product, "linear.x"), saved_dy = tape.Save(dy, "linear.dy");
+  const Saved offsets = summed.saved_plan.expert_offsets, tokens = summed.saved_tokens;
+  tape.WeightGradient({weighted, saved_dy, offsets, tokens}, [=](Tape& tape) {
+    const GradientSlot dw = tape.ParameterGradient(w);
+    kernels::LinearWeightGradient({.dy = tape.Load(saved_dy),
+                                   .x = tape.Load(weighted),
+                                   .offsets = tape.Load(offsets),
+                                   .dw = dw.tensor,
+                                   .accumulate = dw.accumulate,
+                                   .dy_rows = tape.Load(tokens)},
+                                  tape.context());
+  });
+}
+
 }  // namespace
 
 Var Linear(Tape& tape, const Var& x, Parameter* w) { return Product(tape, x, Tensor(), w); }
@@ -94,8 +142,6 @@ Var TokensToExperts(Tape& tape, const Var& x, const RoutingPlan& plan, const Ten
   });
 }
 
-// The gradient of a weight, that of y = sum of weight * w row, is dy's product with w and with the
-// row: so the products of the rows are neither kept nor made again.
 Var ExpertsToTokens(Tape& tape, const Var& rows, const Var& weights, const RoutingPlan& plan,
                     const Tensor& tokens, Parameter* w) {
   Context& context = tape.context();
@@ -113,47 +159,12 @@ Var ExpertsToTokens(Tape& tape, const Var& rows, const Var& weights, const Routi
                      context);
 
   const Saved saved_rows = tape.Save(rows.value(), "linear.x");
-  const Saved saved_weights = tape.Save(weights.value(), "combine.weights");
+  const Saved saved_weights = tape.Save(by_row, "combine.weights");
   const SavedPlan saved_plan = SavePlan(tape, plan);
   const Saved saved_tokens = tape.Save(tokens, "plan");
-  return tape.Record(y, [=, rows = rows.id(), weights = weights.id()](Tape& tape,
-                                                                      const Tensor& dy) {
-    Context& context = tape.context();
-    const RoutingPlan plan = LoadPlan(tape, saved_plan);
-    const Tensor& x = tape.Load(saved_rows);
-    const Tensor product = context.Empty(compute, x.shape(), "linear.dx");
-    kernels::LinearInputGradient({.dy = dy,
-                                  .w = tape.Weight(w, WeightFormat::kPackedTransposed, compute),
-                                  .offsets = plan.expert_offsets,
-                                  .dx = product,
-                                  .rows = tape.Load(saved_tokens)},
-                                 context);
-    const GradientSlot drows = tape.Gradient(rows), dweights = tape.Gradient(weights);
-    kernels::WeighRowsGradient({.dy = product,
-                                .x = x,
-                                .weights = tape.Load(saved_weights),
-                                .plan = plan,
-                                .dx = drows.tensor,
-                                .accumulate_dx = drows.accumulate,
-                                .dweights = dweights.tensor,
-                                .accumulate_dweights = dweights.accumulate},
-                               context);
-    // What the product was for is done with its memory: now the weighted rows.
-    kernels::WeighRows(x, tape.Load(saved_weights), plan, product, context);
-    const Saved saved_weighed = tape.Save(product, "linear.x");
-    const Saved saved_dy = tape.Save(dy, "linear.dy");
-    const Saved saved_offsets = saved_plan.expert_offsets;
-    tape.WeightGradient({saved_weighed, saved_dy, saved_offsets, saved_tokens}, [=](Tape& tape) {
-      const GradientSlot dw = tape.ParameterGradient(w);
-      kernels::LinearWeightGradient({.dy = tape.Load(saved_dy),
-                                     .x = tape.Load(saved_weighed),
-                                     .offsets = tape.Load(saved_offsets),
-                                     .dw = dw.tensor,
-                                     .accumulate = dw.accumulate,
-                                     .dy_rows = tape.Load(saved_tokens)},
-                                    tape.context());
-    });
-  });
+  const SummedRows summed = {rows.id(),     weights.id(), saved_rows,
+                             saved_weights, saved_plan,   saved_tokens};
+  return tape.Record(y, [=](Tape& tape, const Tensor& dy) { Backward(tape, dy, summed, w); });
 }
 
 }  // namespace moebius::ops

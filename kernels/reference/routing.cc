@@ -120,28 +120,19 @@ void CombineGradient(const kernels::CombineGradientArgs& args, Context& ctx) {
   });
 }
 
-void WeighRows(const Tensor& x, const Tensor& weights, const RoutingPlan& plan, const Tensor& y,
-               Context& ctx) {
-  const int64_t D = x.shape()[1];
-  ForPairs(plan, ctx, [&](int64_t, int64_t p, int64_t row) {
-    for (int64_t i = row * D; i < (row + 1) * D; ++i)
-      y.data<double>()[i] = weights.data<double>()[p] * x.data<double>()[i];
-  });
-}
-
 void WeighRowsGradient(const kernels::WeighRowsGradientArgs& args, Context& ctx) {
-  const int64_t D = args.x.shape()[1];
-  const double *x = args.x.data<double>(), *dy = args.dy.data<double>();
-  double* dx = args.dx.data<double>();
-  ForPairs(args.plan, ctx, [&](int64_t, int64_t p, int64_t row) {
+  const auto [R, D] = Dims<2>(args.x);
+  ctx.pool().For(R, [&, D = D](int64_t r) {
+    const double weight = args.weights.data<double>()[r];
     double inner = 0;
-    for (int64_t i = row * D; i < (row + 1) * D; ++i) {
-      const double g = args.weights.data<double>()[p] * dy[i];
-      dx[i] = args.accumulate_dx ? dx[i] + g : g;
-      inner += x[i] * dy[i];
+    for (int64_t i = r * D; i < (r + 1) * D; ++i) {
+      const double x = args.x.data<double>()[i], dy = args.dy.data<double>()[i];
+      double& dx = args.dx.data<double>()[i];
+      dx = args.accumulate_dx ? dx + weight * dy : weight * dy;
+      inner += x * dy;
+      args.weighted.data<double>()[i] = weight * x;
     }
-    double& dweight = args.dweights.data<double>()[p];
-    dweight = args.accumulate_dweights ? dweight + inner : inner;
+    args.dweights.data<double>()[r] = inner;
   });
 }
 

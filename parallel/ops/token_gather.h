@@ -1,6 +1,6 @@
 // The tokens of all ranks of a group to each of them, and the sums of what their experts make of
-// them back to their owners: dispatch by all-gather. A rank permutes and combines by a plan of its
-// own experts' pairs with the tokens of all. The backward of each direction is the other.
+// them back to their owners: dispatch by all-gather. A rank's experts read and add up by a
+// plan of their own pairs with the tokens of all. The backward of each direction is the other.
 // Letters: T tokens and P pairs of this rank, A tokens of all ranks with their padding, R pairs of
 // this rank's experts, E experts, e experts of this rank, D row width.
 //
