@@ -43,19 +43,22 @@ std::span<uint8_t> BytesOf(std::string& text) {
   return {reinterpret_cast<uint8_t*>(text.data()), text.size()};
 }
 
-// Calls body(rank, text) on rank 0 for the text of each rank, one after the other.
+// Calls body(rank, text) on rank 0 for the text of each rank, one after the other. All wait for
+// each: so that no wait is longer than what is done with one text.
 template <class Fn>
 void AtRank0(Communicator& world, std::string own, const Fn& body) {
-  if (world.rank() > 0) {
-    SendNumber(world, std::ssize(own), 0);
-    world.Send(BytesOf(own), 0).Wait();
-    return;
-  }
-  body(0, own);
-  for (int rank = 1; rank < world.size(); ++rank) {
-    std::string text(ReceiveNumber(world, rank), '\0');
-    world.Receive(BytesOf(text), rank).Wait();
-    body(rank, text);
+  for (int rank = 0; rank < world.size(); ++rank) {
+    if (world.rank() == rank && rank > 0) {
+      SendNumber(world, std::ssize(own), 0);
+      world.Send(BytesOf(own), 0).Wait();
+    } else if (world.rank() == 0 && rank > 0) {
+      std::string text(ReceiveNumber(world, rank), '\0');
+      world.Receive(BytesOf(text), rank).Wait();
+      body(rank, text);
+    } else if (world.rank() == 0) {
+      body(0, own);
+    }
+    world.Barrier().Wait();
   }
 }
 
@@ -142,6 +145,7 @@ absl::Status StepTracer::GatherEvents() {
             if (status.ok()) status = file->Add(events);
           });
   if (status.ok() && file) status = file->Commit();
+  world_.Barrier().Wait();
   return status;
 }
 

@@ -45,8 +45,9 @@ class StepTracer {
   // After the last traced step, until it is written.
   bool IsComplete() const { return last_ended_ == end_ && !is_written_; }
 
-  // Writes the steps that were traced up to now, once. On rank 0: what to print; elsewhere nothing.
-  // FailedPrecondition: there is none. On rank 0 also what is wrong with the file.
+  // Writes the steps that were traced up to now, once; a run that fails is not written. On rank 0:
+  // what to print; elsewhere nothing. FailedPrecondition: there is none. On rank 0 also what is
+  // wrong with the file.
   absl::StatusOr<std::vector<std::string>> Write();
   bool is_written() const { return is_written_; }
 

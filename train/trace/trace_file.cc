@@ -157,8 +157,10 @@ absl::Status CheckTracePath(const std::string& path) {
 
 absl::StatusOr<TraceFile> TraceFile::Create(const std::string& path) {
   ASSIGN_OR_RETURN(OutputFile file, OutputFile::Create(Temporary(path)));
-  RETURN_IF_ERROR(file.Write(absl::string_view("{\"displayTimeUnit\":\"ms\",\"traceEvents\":[\n")));
-  return TraceFile(path, std::move(file));
+  TraceFile trace(path, std::move(file));
+  RETURN_IF_ERROR(
+      trace.file_.Write(absl::string_view("{\"displayTimeUnit\":\"ms\",\"traceEvents\":[\n")));
+  return trace;
 }
 
 TraceFile::~TraceFile() {
