@@ -14,7 +14,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "configs/load.h"
+#include "core/base/random.h"
 #include "kernels/cpu/calibrate.h"
+#include "kernels/routing.h"
 #include "parallel/thread_communicator.h"
 #include "train/planner/link_timer.h"
 #include "train/planner/op_timer.h"
@@ -91,6 +93,40 @@ absl::Status TimeOps(const RunConfig& config, int num_threads, Communicator& wor
   return absl::OkStatus();
 }
 
+// What ranks do with rows before and behind an exchange, which one rank alone does not.
+void TimeRowMoves(DType dtype, int num_threads, Samples* samples) {
+  constexpr int64_t kExperts = 8, kTopK = 2;
+  constexpr int kRounds = 5;
+  OpTimer timer;
+  Context context({.num_threads = num_threads, .observer = &timer});
+  const DType precise = dtype == DType::kF64 ? DType::kF64 : DType::kF32;
+  for (const auto& [T, D] : {std::pair<int64_t, int64_t>{128, 32}, {1024, 128}, {1024, 256}}) {
+    const Tensor scores = context.Zeros(precise, {T, kExperts}, "scores");
+    const RandomStream stream(1, "scores");
+    for (int64_t i = 0; i < scores.size(); ++i) {
+      precise == DType::kF64 ? scores.data<double>()[i] = stream.Normal(i)
+                             : scores.data<float>()[i] = static_cast<float>(stream.Normal(i));
+    }
+    const RoutingPlan plan = kernels::TopK({.scores = scores, .k = kTopK}, context);
+    const Tensor x = context.Zeros(dtype, {T, D}, "x");
+    const Tensor rows = context.Zeros(dtype, {T * kTopK, D}, "rows");
+    const Tensor weights = context.Zeros(precise, {T * kTopK}, "weights");
+    for (int round = 0; round < kRounds; ++round) {
+      kernels::Permute(x, plan, rows, context);
+      kernels::Combine(rows, weights, plan, x, context);
+      kernels::CombineGradient({x, rows, weights, plan, rows, true, weights, true}, context);
+      kernels::PermuteGradient({rows, plan, x, true}, context);
+      timer.Stop();
+    }
+  }
+  for (auto& [op, timed] : timer.Samples()) {
+    if (op == "permute" || op == "combine" || op.ends_with(".gradient")) {
+      auto& all = (*samples)[op];
+      all.insert(all.end(), timed.begin(), timed.end());
+    }
+  }
+}
+
 struct Measured {
   Samples samples;
   double peak_flops = 0;
@@ -105,10 +141,11 @@ absl::Status Measure(PrecisionConfig::Compute compute, int num_threads, Communic
     ASSIGN_OR_RETURN(const RunConfig config, ModelOf(Variants()[i], compute));
     RETURN_IF_ERROR(TimeOps(config, num_threads, world, &measured->samples));
   }
-  Context context({.num_threads = num_threads});
   const DType dtype = compute == PrecisionConfig::FP64   ? DType::kF64
                       : compute == PrecisionConfig::FP32 ? DType::kF32
                                                          : DType::kBF16;
+  TimeRowMoves(dtype, num_threads, &measured->samples);
+  Context context({.num_threads = num_threads});
   measured->peak_flops = cpu::PeakFlops(dtype, context);
   measured->bandwidth = cpu::TriadBandwidth(context);
   if (world.size() > 1) measured->link = MeasureLink(world);
