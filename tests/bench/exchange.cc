@@ -67,6 +67,7 @@ class Layer {
     x_ = Normal(sizes.dtype, {sizes.T, D}, "x", context_);
     whole_ = {MakePart(0, 1)};
     gather_ = MakeTokenGather(whole_[0].plan, owner_, 1, world, context_);
+    row_tokens_ = kernels::RowTokens(gather_.plan, context_);
   }
 
   // The pairs of one of `count` equal runs of each rank's experts.
@@ -117,10 +118,13 @@ class Layer {
 
   Var ByAllGather(Tape& tape, const Var& x) {
     const Var all = GatherTokens(tape, x, gather_, &world_).Wait(tape);
-    const Var rows =
-        Experts(tape, ops::Permute(tape, all, gather_.plan), gather_.plan.expert_offsets);
+    const auto to_experts = [&](int parameter) {
+      return ops::TokensToExperts(tape, all, gather_.plan, row_tokens_, &parameters_[parameter]);
+    };
+    const Var hidden = ops::SwiGlu(tape, to_experts(0), to_experts(1));
     const Var weights = GatherWeights(tape, tape.Input(whole_[0].weights), gather_, &world_);
-    const Var parts = ops::Combine(tape, rows, weights, gather_.plan);
+    const Var parts =
+        ops::ExpertsToTokens(tape, hidden, weights, gather_.plan, row_tokens_, &parameters_[2]);
     return ScatterTokens(tape, parts, sizes_.T, &world_).Wait(tape);
   }
 
@@ -159,6 +163,7 @@ class Layer {
   Tensor x_;
   std::vector<Part> whole_;
   TokenGather gather_;
+  Tensor row_tokens_;  // of its plan
 };
 
 void Measure(const Sizes& sizes, Communicator& world) {

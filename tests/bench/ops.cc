@@ -1,4 +1,4 @@
-// Every op of the CPU back end beside what the machine can do, which is measured in the same
+// The ops that take a step's time beside what the machine can do, which is measured in the same
 // process and printed first; beside the products the same work by oneDNN.
 //   bazel run -c opt //tests/bench:ops -- --benchmark_filter='^linear/'
 // Threads: MOEBIUS_NUM_THREADS, or one for each processor. What is counted: op_timing.h.

@@ -34,7 +34,8 @@ void Forward(benchmark::State& state, const Sizes& sizes) {
   const Operands at(sizes);
   Context& context = OpContext();
   const Tensor image = kernels::MakeWeightImage(at.w, WeightFormat::kPacked, sizes.dtype, context);
-  MeasureOp(state, [&] { kernels::Linear({.x = at.x, .w = image, .y = at.y}, context); });
+  MeasureOp(state, sizes.need(sizes.dtype),
+            [&] { kernels::Linear({.x = at.x, .w = image, .y = at.y}, context); });
 }
 
 void InputGradient(benchmark::State& state, const Sizes& sizes) {
@@ -42,14 +43,14 @@ void InputGradient(benchmark::State& state, const Sizes& sizes) {
   Context& context = OpContext();
   const Tensor image =
       kernels::MakeWeightImage(at.w, WeightFormat::kPackedTransposed, sizes.dtype, context);
-  MeasureOp(state,
+  MeasureOp(state, sizes.need(sizes.dtype),
             [&] { kernels::LinearInputGradient({.dy = at.y, .w = image, .dx = at.x}, context); });
 }
 
 void WeightGradient(benchmark::State& state, const Sizes& sizes) {
   const Operands at(sizes);
   Context& context = OpContext();
-  MeasureOp(state,
+  MeasureOp(state, sizes.need(DType::kF32),
             [&] { kernels::LinearWeightGradient({.dy = at.y, .x = at.x, .dw = at.w}, context); });
 }
 
