@@ -3,6 +3,7 @@
 #include "kernels/checks.h"
 #include "kernels/cpu/cpu.h"
 #include "kernels/reference/reference.h"
+#include "kernels/weight_images.h"
 
 namespace moebius::kernels {
 
@@ -10,10 +11,18 @@ void AdamW(const AdamWArgs& args, Context& ctx) {
   CheckDType(args.value, PreciseDType(args.value.dtype()));
   for (const Tensor& x : {args.gradient, args.m, args.v}) CheckAlike(args.value, x);
   CHECK_GE(args.step, 1);
-  const OpScope op = ctx.Start(
-      Moves("adamw", args.value, args.value, args.gradient, args.m, args.m, args.v, args.v));
-  if (op.is_dry()) return;
-  args.value.dtype() == DType::kF64 ? reference::AdamW(args, ctx) : cpu::AdamW(args, ctx);
+  Work work = Moves("adamw", args.value, args.value, args.gradient, args.m, args.m, args.v, args.v);
+  for (const AdamWArgs::Image& image : args.images) {
+    CheckDType(args.value, DType::kF32);
+    CHECK(image.format != WeightFormat::kPlain);
+    CHECK_EQ(image.tensor.shape(),
+             WeightImageShape(args.value.shape(), image.format, image.tensor.dtype()));
+    work.bytes += image.tensor.bytes();
+  }
+  const OpScope op = ctx.Start(work);
+  if (op.is_dry() || args.value.size() == 0) return;
+  args.value.dtype() == DType::kF64 ? reference::AdamW(args, ctx)
+                                    : cpu::AdamW(args, ctx, cpu::Simd());
 }
 
 }  // namespace moebius::kernels

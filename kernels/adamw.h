@@ -7,6 +7,9 @@
 // with m' = m / (1 - beta1^step), v' = v / (1 - beta2^step).
 #pragma once
 
+#include <span>
+
+#include "core/placement/parameter.h"
 #include "core/tensor/context.h"
 
 namespace moebius::kernels {
@@ -19,6 +22,14 @@ struct AdamWArgs {
   double weight_decay;  // 0 for what is not decayed
   int64_t step;         // of this update, from 1
   double gradient_scale = 1;
+
+  // Packed images of the value (weight_images.h) that are made anew while it is at hand: the value
+  // is a weight [N, K] or [e, N, K] in F32 then.
+  struct Image {
+    WeightFormat format;
+    Tensor tensor;
+  };
+  std::span<const Image> images = {};
 };
 void AdamW(const AdamWArgs& args, Context& ctx);
 

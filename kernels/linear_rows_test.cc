@@ -7,6 +7,7 @@
 #include "core/base/random.h"
 #include "kernels/cpu/linear.h"
 #include "kernels/cpu/simd_amx_software.h"
+#include "kernels/cpu/weight_images.h"
 #include "kernels/linear.h"
 #include "kernels/weight_images.h"
 #include "tests/testing/linear_cases.h"
@@ -58,7 +59,7 @@ class RowsElsewhereTest : public testing::TestWithParam<LinearCase> {
     const cpu::WeightDims dims = {.outputs = transposed ? K : N, .inputs = transposed ? N : K};
     const Tensor image =
         context_.Empty(dtype, {w_shape_[0], cpu::PackedElements(dims, dtype, simd)}, "image");
-    cpu::PackWeight(master, transposed, image, context_, simd);
+    cpu::PackWeight(master, {transposed, image}, context_, simd);
     return image;
   }
 

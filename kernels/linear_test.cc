@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "kernels/cpu/linear.h"
+#include "kernels/cpu/weight_images.h"
 #include "kernels/weight_images.h"
 #include "tests/testing/linear_cases.h"
 #include "tests/testing/tolerance.h"
@@ -55,7 +56,7 @@ class LinearTest : public testing::TestWithParam<LinearCase> {
                                       .inputs = transposed ? o.N : o.K};
         const Tensor image =
             context_.Empty(dtype, {o.e, cpu::PackedElements(dims, dtype, *simd)}, "image");
-        cpu::PackWeight(master, transposed, image, context_, *simd);
+        cpu::PackWeight(master, {transposed, image}, context_, *simd);
         return image;
       };
       const Tensor y_fast = Normal(context_, out, {o.R, o.N}, "y").tensor;

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "kernels/cpu/linear.h"
+#include "kernels/cpu/weight_images.h"
 
 namespace moebius::kernels {
 namespace {
@@ -45,7 +45,7 @@ void PackWeight(const Tensor& w, WeightFormat format, const Tensor& image, Conte
   if (format == WeightFormat::kPlain) {
     Convert(w, image, context);
   } else {
-    cpu::PackWeight(w, format == WeightFormat::kPackedTransposed, image, context, cpu::Simd());
+    cpu::PackWeight(w, {format == WeightFormat::kPackedTransposed, image}, context, cpu::Simd());
   }
 }
 

@@ -20,7 +20,7 @@ void PackWeight(const Tensor& w, WeightFormat format, const Tensor& image, Conte
 Tensor MakeWeightImage(const Tensor& w, WeightFormat format, DType compute, Context& context);
 
 // Weights that stay on the device whole: an image is made at its first use and made again, in
-// place, at the first use after an update of the value.
+// place, at the first use after a change of the value that did not write the image too (adamw.h).
 class ResidentWeights final : public WeightSource {
  public:
   explicit ResidentWeights(Context& context) : context_(context) {}  // outlives the source

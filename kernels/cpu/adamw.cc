@@ -1,7 +1,10 @@
 #include <cmath>
+#include <vector>
 
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/loops.h"
+#include "kernels/cpu/scratch.h"
+#include "kernels/cpu/weight_images.h"
 
 namespace moebius::cpu {
 namespace {
@@ -24,25 +27,41 @@ MOEBIUS_CLONES void Update(const Factors f, const float* gradient, float* w, flo
   }
 }
 
-}  // namespace
-
-void AdamW(const kernels::AdamWArgs& args, Context& ctx) {
+Factors FactorsOf(const kernels::AdamWArgs& args) {
   const double bias1 = 1 - std::pow(args.beta1, static_cast<double>(args.step));
   const double bias2 = 1 - std::pow(args.beta2, static_cast<double>(args.step));
   const auto f32 = [](double x) { return static_cast<float>(x); };
-  const Factors factors = {.gradient_scale = f32(args.gradient_scale),
-                           .beta1 = f32(args.beta1),
-                           .beta2 = f32(args.beta2),
-                           .one_minus_beta1 = f32(1 - args.beta1),
-                           .one_minus_beta2 = f32(1 - args.beta2),
-                           .root_of_bias2 = f32(1 / std::sqrt(bias2)),
-                           .epsilon = f32(args.epsilon),
-                           .step_size = f32(args.learning_rate / bias1),
-                           .keep = f32(1 - args.learning_rate * args.weight_decay)};
-  ctx.pool().ForRange(args.value.size(), kGrain, [&](int64_t i, int64_t end) {
-    Update(factors, args.gradient.data<float>() + i, args.value.data<float>() + i,
-           args.m.data<float>() + i, args.v.data<float>() + i, end - i);
-  });
+  return {.gradient_scale = f32(args.gradient_scale),
+          .beta1 = f32(args.beta1),
+          .beta2 = f32(args.beta2),
+          .one_minus_beta1 = f32(1 - args.beta1),
+          .one_minus_beta2 = f32(1 - args.beta2),
+          .root_of_bias2 = f32(1 / std::sqrt(bias2)),
+          .epsilon = f32(args.epsilon),
+          .step_size = f32(args.learning_rate / bias1),
+          .keep = f32(1 - args.learning_rate * args.weight_decay)};
+}
+
+}  // namespace
+
+void AdamW(const kernels::AdamWArgs& args, Context& ctx, const SimdKernels& simd) {
+  const Factors factors = FactorsOf(args);
+  const auto update = [&](int64_t begin, int64_t size) {
+    Update(factors, args.gradient.data<float>() + begin, args.value.data<float>() + begin,
+           args.m.data<float>() + begin, args.v.data<float>() + begin, size);
+  };
+  if (args.images.empty()) {
+    ctx.pool().ForRange(args.value.size(), kGrain,
+                        [&](int64_t begin, int64_t end) { update(begin, end - begin); });
+    return;
+  }
+  std::vector<PackedImage> images;
+  for (const auto& [format, tensor] : args.images) {
+    images.push_back({format == WeightFormat::kPackedTransposed, tensor});
+  }
+  const WeightBlocks blocks(args.value, images, simd);
+  ForWithScratch(ctx, blocks.count(), blocks.scratch(), "weight_image.scratch",
+                 [&](int64_t i, float* scratch) { blocks.Pack(i, scratch, update); });
 }
 
 }  // namespace moebius::cpu

@@ -6,6 +6,7 @@
 #include "kernels/activations.h"
 #include "kernels/adamw.h"
 #include "kernels/columns.h"
+#include "kernels/cpu/simd.h"
 #include "kernels/cross_entropy.h"
 #include "kernels/elementwise.h"
 #include "kernels/embedding.h"
@@ -68,6 +69,6 @@ void ZLoss(const Tensor& logits, const kernels::ZLossOptions& options, const Ten
 void ZLossGradient(const Tensor& logits, const kernels::ZLossOptions& options,
                    const kernels::RouterLossGradientArgs& gradient, Context& ctx);
 
-void AdamW(const kernels::AdamWArgs& args, Context& ctx);
+void AdamW(const kernels::AdamWArgs& args, Context& ctx, const SimdKernels& simd);
 
 }  // namespace moebius::cpu

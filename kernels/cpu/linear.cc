@@ -29,66 +29,7 @@ std::vector<RowBlock> RowBlocks(const std::vector<Group>& groups) {
   return blocks;
 }
 
-// One panel from the rows w [width, K] of its outputs.
-void PackRowsOfOutputs(const Units& units, const float* w, int64_t K, int64_t width, float* panel,
-                       float* scratch) {
-  if (!units.pairs) return units.simd.transpose_panel(w, K, width, K, panel);
-  const int64_t num_units = units.Count(K);
-  for (int64_t n = 0; n < width; ++n) {
-    scratch[(n + 1) * num_units - 1] = 0;  // K may be odd
-    units.simd.narrow(w + n * K, reinterpret_cast<uint16_t*>(scratch + n * num_units), K);
-  }
-  units.simd.transpose_panel(scratch, num_units, width, num_units, panel);
-}
-
-// One panel from `width` columns of w [N, K], whose rows are inputs.
-void PackRowsOfInputs(const Units& units, const float* w, int64_t N, int64_t K, int64_t width,
-                      float* panel, float* scratch) {
-  const SimdKernels& simd = units.simd;
-  uint16_t *const first = reinterpret_cast<uint16_t*>(scratch), *const second = first + simd.panel;
-  for (int64_t n = 0; n < N; n += units.per_unit(), panel += simd.panel) {
-    if (!units.pairs) {
-      simd.spread(w + n * K, width, panel, 0);
-      continue;
-    }
-    const bool last = n + 1 == N;
-    simd.narrow(w + n * K, first, width);
-    if (!last) simd.narrow(w + (n + 1) * K, second, width);
-    simd.interleave(first, last ? nullptr : second, panel, width);
-    std::fill(panel + width, panel + simd.panel, 0.0f);
-  }
-}
-
 }  // namespace
-
-int64_t PackedElements(const WeightDims& dims, DType dtype, const SimdKernels& simd) {
-  const int64_t units = Units(dtype, simd).Count(dims.inputs);
-  return CeilDiv(dims.outputs, simd.panel) * simd.panel * units *
-         (static_cast<int64_t>(sizeof(float)) / SizeOf(dtype));
-}
-
-void PackWeight(const Tensor& w, bool transposed, const Tensor& image, Context& context,
-                const SimdKernels& simd) {
-  const int rank = w.shape().rank();
-  const int64_t e = rank == 3 ? w.shape()[0] : 1, N = w.shape()[rank - 2], K = w.shape()[rank - 1];
-  const Units units(image.dtype(), simd);
-  const int64_t outputs = transposed ? K : N, inputs = transposed ? N : K;
-  const int64_t num_panels = CeilDiv(outputs, simd.panel), num_units = units.Count(inputs);
-  // Two rows of a panel's inputs in bf16, or all rows of its outputs.
-  const int64_t scratch = units.pairs ? simd.panel * (transposed ? 1 : num_units) : 0;
-  const auto pack_panel = [&](int64_t i, float* scratch) {
-    const int64_t begin = i % num_panels * simd.panel;
-    const int64_t width = std::min(simd.panel, outputs - begin);
-    const float* from = w.data<float>() + i / num_panels * N * K;
-    float* to = reinterpret_cast<float*>(image.raw()) + i * num_units * simd.panel;
-    if (transposed) {
-      PackRowsOfInputs(units, from + begin, N, K, width, to, scratch);
-    } else {
-      PackRowsOfOutputs(units, from + begin * K, K, width, to, scratch);
-    }
-  };
-  ForWithScratch(context, e * num_panels, scratch, "weight_image.scratch", pack_panel);
-}
 
 void Multiply(const MultiplyArgs& args, Context& context, const SimdKernels& simd) {
   const auto [R, N] = Dims<2>(args.y);

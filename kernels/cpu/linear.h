@@ -1,9 +1,5 @@
-// The products of kernels/linear.h on the CPU, for F32 and BF16 operands.
-//
-// A packed image holds, for each matrix, panels of SimdKernels::panel outputs; within a panel the
-// units of an input (a float, or a pair of bf16 where the processor multiplies pairs) stand side by
-// side for all its outputs. What a panel lacks is zero. A bf16 image on a processor without
-// products of pairs holds floats.
+// The products of kernels/linear.h on the CPU, for F32 and BF16 operands. Their weights are
+// packed images (weight_images.h).
 //
 // Work is cut into tiles of rows and columns over the pool's threads. An element's sum runs in
 // chunks of kMaxDepth units, in order: so its bits depend neither on the tiles nor on the threads.
@@ -13,17 +9,6 @@
 #include "kernels/linear.h"
 
 namespace moebius::cpu {
-
-struct WeightDims {
-  int64_t outputs = 0, inputs = 0;  // of the product that reads the image
-};
-
-// Elements of `dtype` in the image of one matrix.
-int64_t PackedElements(const WeightDims& dims, DType dtype, const SimdKernels& simd);
-
-// w [N, K] or [e, N, K] F32. The product that reads the image has N outputs, or K if `transposed`.
-void PackWeight(const Tensor& w, bool transposed, const Tensor& image, Context& context,
-                const SimdKernels& simd);
 
 // y [R, outputs] (+)= x [R, inputs] times the image.
 struct MultiplyArgs {

@@ -48,6 +48,18 @@ struct SimdKernels {
   // and what a row lacks is zero.
   void (*transpose_panel)(const float* x, int64_t x_row, int64_t rows, int64_t columns, float* y);
 
+  // Blocks of a weight, `x_row` elements from row to row, to panels of its image that are aligned
+  // to 64 bytes, with stores that go past the caches. Rows and columns that the panels lack are
+  // there, and zero.
+  // y[j, i] = x[i, j] for i < panel, j < columns
+  void (*pack_transposed)(const float* x, int64_t x_row, int64_t columns, float* y);
+  // Rows to panels of `panel` columns each, that stand `stride` apart; `columns` fills them.
+  void (*pack_rows)(const float* x, int64_t x_row, int64_t rows, int64_t columns, float* panels,
+                    int64_t stride);
+  // ... pairs of two rows each; `rows` is even.
+  void (*pack_pairs)(const uint16_t* x, int64_t x_row, int64_t rows, int64_t columns, float* panels,
+                     int64_t stride);
+
   // Rows of scores: n is a multiple of `panel`, and -infinity gives an exact zero.
   // One step of a softmax over scale * s[0 .. n), which is not all -infinity: raises *max to cover
   // it, leaves exp(scale * s - max) in s, adds their sum to *sum, and returns by what earlier sums

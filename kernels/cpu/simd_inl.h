@@ -2,24 +2,11 @@
 // Included by the source of each instruction set alone.
 #pragma once
 
-#include "kernels/cpu/simd.h"
+#include "kernels/cpu/simd_float_inl.h"
+#include "kernels/cpu/simd_pack_inl.h"
 
 namespace moebius::cpu {
 namespace {
-
-template <int kWidth>
-struct Float {
-  typedef float V __attribute__((vector_size(4 * kWidth)));
-  typedef int32_t I __attribute__((vector_size(4 * kWidth)));
-  typedef float Unaligned __attribute__((vector_size(4 * kWidth), aligned(4), may_alias));
-
-  static V Load(const float* x) { return *reinterpret_cast<const Unaligned*>(x); }
-  static void Store(float* x, V v) { *reinterpret_cast<Unaligned*>(x) = v; }
-  static V Set(float x) { return x - V{}; }
-  static V Broadcast(const float* x) { return Set(*x); }
-  static V MultiplyAdd(V sum, V a, V b) { return sum + a * b; }
-  static V Max(V a, V b) { return a > b ? a : b; }
-};
 
 struct Tile {
   int64_t k;
@@ -141,35 +128,6 @@ void Spread(const float* x, int64_t n, float* panels, int64_t stride) {
   }
   if (n == 0) return;
   for (int64_t i = 0; i < kPanel; ++i) panels[i] = i < n ? x[i] : 0;
-}
-
-// Transposes kWidth x kWidth: exchanges the off-diagonal blocks of half the size, then of a
-// quarter, down to single elements.
-template <int kWidth>
-void TransposeSquare(const float* x, int64_t x_row, float* y, int64_t y_row) {
-  using F = Float<kWidth>;
-  typename F::V v[kWidth];
-#pragma GCC unroll 16
-  for (int i = 0; i < kWidth; ++i) v[i] = F::Load(x + i * x_row);
-#pragma GCC unroll 4
-  for (int half = kWidth / 2; half > 0; half /= 2) {
-    // Lanes of (v[i], v[i + half]) for v[i] and for v[i + half].
-    typename F::I upper = {}, lower = {};
-#pragma GCC unroll 16
-    for (int j = 0; j < kWidth; ++j) {
-      upper[j] = (j & half) == 0 ? j : j - half + kWidth;
-      lower[j] = (j & half) == 0 ? j + half : j + kWidth;
-    }
-#pragma GCC unroll 16
-    for (int i = 0; i < kWidth; ++i) {
-      if ((i & half) != 0) continue;
-      const typename F::V a = v[i], b = v[i + half];
-      v[i] = __builtin_shuffle(a, b, upper);
-      v[i + half] = __builtin_shuffle(a, b, lower);
-    }
-  }
-#pragma GCC unroll 16
-  for (int i = 0; i < kWidth; ++i) F::Store(y + i * y_row, v[i]);
 }
 
 template <int kWidth>
@@ -323,6 +281,9 @@ SimdKernels MakeSimdKernels(const char* name) {
           .interleave = Interleave,
           .spread = Spread<kWidth>,
           .transpose_panel = TransposePanel<kWidth>,
+          .pack_transposed = PackTransposed<kWidth>,
+          .pack_rows = PackRows<kWidth>,
+          .pack_pairs = PackPairs<kWidth>,
           .softmax_row = SoftmaxRow<kWidth>,
           .exp_row = ExpRow<kWidth>,
           .softmax_gradient_row = SoftmaxGradientRow,
