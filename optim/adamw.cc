@@ -1,7 +1,5 @@
 #include "optim/adamw.h"
 
-#include "kernels/adamw.h"
-
 namespace moebius {
 
 AdamW::AdamW(const AdamWSpec& spec, GradientBuckets& gradients, ValueBuckets& values,
@@ -45,20 +43,41 @@ void AdamW::Step() {
 }
 
 void AdamW::Update(const State& state, const Tensor& gradient) {
+  Parameter& parameter = *state.parameter;
+  const std::vector<kernels::AdamWArgs::Image> images = ImagesToUpdate(state);
+  // Images are of the whole weight, in its shape.
+  const auto shaped = [&](const Tensor& flat) {
+    return images.empty() ? flat : flat.Reshape(parameter.value.shape());
+  };
   const StepState& step = context_.step();
-  kernels::AdamW({.value = state.value,
-                  .gradient = gradient,
-                  .m = state.m,
-                  .v = state.v,
+  kernels::AdamW({.value = shaped(state.value),
+                  .gradient = shaped(gradient),
+                  .m = shaped(state.m),
+                  .v = shaped(state.v),
                   .learning_rate = step.learning_rate,
                   .beta1 = spec_.beta1,
                   .beta2 = spec_.beta2,
                   .epsilon = spec_.epsilon,
-                  .weight_decay = state.parameter->weight_decay ? spec_.weight_decay : 0,
+                  .weight_decay = parameter.weight_decay ? spec_.weight_decay : 0,
                   .step = step.step,
-                  .gradient_scale = step.clip_scale},
+                  .gradient_scale = step.clip_scale,
+                  .images = images},
                  context_);
-  ++state.parameter->version;
+  ++parameter.version;
+  for (const auto& image : images) {
+    parameter.images.at({image.format, image.tensor.dtype()}).version = parameter.version;
+  }
+}
+
+std::vector<kernels::AdamWArgs::Image> AdamW::ImagesToUpdate(const State& state) const {
+  std::vector<kernels::AdamWArgs::Image> images;
+  const Parameter& parameter = *state.parameter;
+  const bool is_whole = state.value.size() == parameter.value.size();
+  if (!is_whole || values_.are_sharded()) return images;
+  for (const auto& [key, image] : parameter.images) {
+    if (key.first != WeightFormat::kPlain) images.push_back({key.first, image.tensor});
+  }
+  return images;
 }
 
 }  // namespace moebius

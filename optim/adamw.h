@@ -8,6 +8,7 @@
 
 #include "core/placement/parameter.h"
 #include "core/tensor/context.h"
+#include "kernels/adamw.h"
 #include "parallel/gradient_buckets.h"
 #include "parallel/value_buckets.h"
 
@@ -39,8 +40,9 @@ class AdamW {
   AdamW(const AdamWSpec& spec, GradientBuckets& gradients, ValueBuckets& values, Context& context);
 
   // One update with context.step()'s learning rate, step (for the bias correction) and clip scale.
-  // A sharded optimizer fetches what the other ranks have updated. REQUIRES: every gradient is
-  // reduced (GradientBuckets::Reduce).
+  // The packed images that a weight has are written with it where this rank has and updates it
+  // whole; else they are stale then. A sharded optimizer fetches what the other ranks have updated.
+  // REQUIRES: every gradient is reduced (GradientBuckets::Reduce).
   void Step();
 
   std::vector<State>& states() { return states_; }
@@ -53,6 +55,7 @@ class AdamW {
 
   void AddStates(size_t bucket);
   void Update(const State& state, const Tensor& gradient);
+  std::vector<kernels::AdamWArgs::Image> ImagesToUpdate(const State& state) const;
 
   const AdamWSpec spec_;
   GradientBuckets& gradients_;
