@@ -17,6 +17,7 @@
 #include "core/base/random.h"
 #include "kernels/cpu/calibrate.h"
 #include "kernels/routing.h"
+#include "kernels/weight_images.h"
 #include "parallel/thread_communicator.h"
 #include "train/planner/link_timer.h"
 #include "train/planner/op_timer.h"
@@ -127,6 +128,26 @@ void TimeRowMoves(DType dtype, int num_threads, Samples* samples) {
   }
 }
 
+// The images of weights that ranks gather or update together; the updates of one rank alone write
+// them on their way.
+void TimePacking(DType dtype, int num_threads, Samples* samples) {
+  if (dtype == DType::kF64) return;  // its products read the value
+  constexpr int kRounds = 5;
+  OpTimer timer;
+  Context context({.num_threads = num_threads, .observer = &timer});
+  for (const Shape& shape : {Shape{32, 32}, Shape{512, 256}, Shape{8, 512, 256}}) {
+    const Tensor w = context.Zeros(DType::kF32, shape, "weight");
+    for (const WeightFormat format : {WeightFormat::kPacked, WeightFormat::kPackedTransposed}) {
+      const Tensor image = kernels::MakeWeightImage(w, format, dtype, context);
+      for (int round = 0; round < kRounds; ++round) {
+        kernels::PackWeight(w, format, image, context);
+        timer.Stop();
+      }
+    }
+  }
+  for (auto& [op, timed] : timer.Samples()) (*samples)[op] = timed;
+}
+
 struct Measured {
   Samples samples;
   double peak_flops = 0;
@@ -145,6 +166,7 @@ absl::Status Measure(PrecisionConfig::Compute compute, int num_threads, Communic
                       : compute == PrecisionConfig::FP32 ? DType::kF32
                                                          : DType::kBF16;
   TimeRowMoves(dtype, num_threads, &measured->samples);
+  TimePacking(dtype, num_threads, &measured->samples);
   Context context({.num_threads = num_threads});
   measured->peak_flops = cpu::PeakFlops(dtype, context);
   measured->bandwidth = cpu::TriadBandwidth(context);

@@ -46,9 +46,10 @@ TEST(Calibrate, DescribesThisMachineInAFileThatLoads) {
     names.insert(op.name());
     EXPECT_GT(op.seconds() + op.seconds_per_flop() + op.seconds_per_byte(), 0) << op.name();
   }
-  for (const char* name : {"linear", "linear.gradient", "linear.weight_gradient", "attention",
-                           "attention.gradient", "adamw", "softmax", "sigmoid", "linear.sum",
-                           "permute", "permute.gradient", "combine", "combine.gradient"}) {
+  for (const char* name :
+       {"linear", "linear.gradient", "linear.weight_gradient", "attention", "attention.gradient",
+        "adamw", "pack_weight", "softmax", "sigmoid", "linear.sum", "permute", "permute.gradient",
+        "combine", "combine.gradient"}) {
     EXPECT_TRUE(names.contains(name)) << name;
   }
   const auto loaded = ParseClusterConfig("saved", PrintCluster(*cluster));

@@ -118,14 +118,11 @@ absl::StatusOr<RankMemory> DryRun(const RunConfig& config, int64_t tokenizer_voc
       StepEngine::Create(
           config, tokenizer_vocab_size, world,
           {.device = kMeta, .observer = &gate, .chunk_elements = device.chunk_elements}, &gate));
-  // Images of weights are there from their first use on: beside all activations only where a step
-  // before, or an earlier micro-batch, has made those for backward.
-  const PipelineSpec& pipeline = engine->pipeline();
-  const bool needs_another = pipeline.num_micro_batches < 2 * pipeline.num_stages ||
-                             pipeline.schedule == ScheduleKind::kGPipe;
-  if (needs_another) engine->Step(1, MicroBatchesOf(*engine));
+  // The first step differs from all others: it makes the images of weights, which are there from
+  // then on beside all activations, and which the updates keep.
+  engine->Step(1, MicroBatchesOf(*engine));
   gate.Open();
-  engine->Step(needs_another ? 2 : 1, MicroBatchesOf(*engine));
+  engine->Step(2, MicroBatchesOf(*engine));
   return MemoryOf(engine->context().arena(), messages);
 }
 
