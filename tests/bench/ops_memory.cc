@@ -1,7 +1,8 @@
 // Ops that move bytes, over tensors far larger than the caches: OP/DTYPE. Their limit is the triad
-// bandwidth.
+// bandwidth. adamw.images is the update that writes both packed images of the weight, in DTYPE.
 #include <functional>
 #include <numeric>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "kernels/activations.h"
@@ -10,6 +11,7 @@
 #include "kernels/embedding.h"
 #include "kernels/rms_norm.h"
 #include "kernels/rotary.h"
+#include "kernels/weight_images.h"
 #include "tests/bench/op_timing.h"
 
 namespace moebius {
@@ -103,10 +105,17 @@ void SumOfSquares(benchmark::State& state, DType dtype) {
   MeasureOp(state, [&] { kernels::SumOfSquares(x, sum, OpContext()); });
 }
 
-void AdamW(benchmark::State& state) {
+// Of a weight whose images are in `image_dtypes`, both ways round.
+void AdamW(benchmark::State& state, const std::vector<DType>& image_dtypes) {
   const Tensor w = Matrix(DType::kF32, "w"), gradient = Matrix(DType::kF32, "gradient");
   const Tensor m = OpContext().Zeros(DType::kF32, w.shape(), "m");
   const Tensor v = OpContext().Zeros(DType::kF32, w.shape(), "v");
+  std::vector<kernels::AdamWArgs::Image> images;
+  for (const DType dtype : image_dtypes) {
+    for (const WeightFormat format : {WeightFormat::kPacked, WeightFormat::kPackedTransposed}) {
+      images.push_back({format, kernels::MakeWeightImage(w, format, dtype, OpContext())});
+    }
+  }
   MeasureOp(state, [&] {
     kernels::AdamW({.value = w,
                     .gradient = gradient,
@@ -117,7 +126,8 @@ void AdamW(benchmark::State& state) {
                     .beta2 = 0.95,
                     .epsilon = 1e-8,
                     .weight_decay = 0.1,
-                    .step = 10},
+                    .step = 10,
+                    .images = images},
                    OpContext());
   });
 }
@@ -143,7 +153,11 @@ void RegisterMemoryOps() {
                  [=, op = op](auto& state) { op(state, dtype); });
     }
   }
-  RegisterOp("adamw/F32", AdamW);
+  RegisterOp("adamw/F32", [](auto& state) { AdamW(state, {}); });
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    RegisterOp(absl::StrCat("adamw.images/", NameOf(dtype)),
+               [dtype](auto& state) { AdamW(state, {dtype}); });
+  }
 }
 
 }  // namespace moebius
