@@ -1,6 +1,7 @@
-// Implementations for F32 and BF16 on the CPU: plain loops that the compiler vectorises (loops.h),
-// in parallel over rows. A result depends on sizes alone, never on the number of threads. Contracts
-// are those of the headers in kernels/; shapes are checked there, before the call.
+// Implementations for F32 and BF16 on the CPU: rows of the instruction set (simd_rows.h) and plain
+// loops that the compiler vectorises (loops.h), in parallel over rows. A result depends on sizes
+// alone, never on the number of threads. Contracts are those of the headers in kernels/; shapes are
+// checked there, before the call.
 #pragma once
 
 #include "kernels/activations.h"

@@ -9,6 +9,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "kernels/cpu/simd_rows.h"
+
 namespace moebius::cpu {
 
 // Units between two rows of a copied operand A. Odd in cache lines, so that rows spread over the
@@ -76,6 +78,10 @@ struct SimdKernels {
 
   double (*multiply_adds)(int64_t iterations);       // float operations done, from registers
   double (*multiply_adds_bf16)(int64_t iterations);  // null: as `product_bf16`
+
+  RowKernels<float> rows = {};
+  RowKernels<uint16_t> rows_bf16 = {};
+  ScoreKernels scores = {};
 };
 
 // The fastest on this processor, by what it is, never by timing; and all that run on it, slowest

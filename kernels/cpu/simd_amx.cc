@@ -32,6 +32,7 @@ SimdKernels AmxKernels() {
   SimdKernels kernels = MakeSimdKernels<16, 14>("amx");
   kernels.product_bf16 = MultiplyTiles;
   kernels.narrow = NarrowVectors;
+  kernels.rows_bf16 = MakeRowKernels<uint16_t, 16, RoundByInstruction>();
   kernels.multiply_adds_bf16 = TileMultiplyAdds;
   return kernels;
 }

@@ -16,6 +16,7 @@ SimdKernels Avx512Bf16Kernels() {
   SimdKernels kernels = MakeSimdKernels<16, 14>("avx512_bf16");
   kernels.product_bf16 = Multiply<PairProduct, 16, 14>;
   kernels.narrow = NarrowVectors;
+  kernels.rows_bf16 = MakeRowKernels<uint16_t, 16, RoundByInstruction>();
   kernels.multiply_adds_bf16 = MultiplyAdds<PairProduct, 16, 14>;
   return kernels;
 }

@@ -264,6 +264,14 @@ double MultiplyAdds(int64_t iterations) {
   return 2.0 * Ops::kProducts * 2 * kRows * kWidth * static_cast<double>(iterations);
 }
 
+}  // namespace
+}  // namespace moebius::cpu
+
+#include "kernels/cpu/simd_top_k_inl.h"
+
+namespace moebius::cpu {
+namespace {
+
 template <int kWidth>
 struct FloatProduct : Float<kWidth> {
   static constexpr int kProducts = 1;  // products summed in a lane by one MultiplyAdd
@@ -291,7 +299,10 @@ SimdKernels MakeSimdKernels(const char* name) {
           .add_scaled_row = AddScaledRow<kWidth>,
           .dot = Dot<kWidth>,
           .multiply_adds = MultiplyAdds<Ops, kWidth, kRows>,
-          .multiply_adds_bf16 = nullptr};
+          .multiply_adds_bf16 = nullptr,
+          .rows = MakeRowKernels<float, kWidth, RoundBits>(),
+          .rows_bf16 = MakeRowKernels<uint16_t, kWidth, RoundBits>(),
+          .scores = MakeScoreKernels<kWidth>()};
 }
 
 }  // namespace
