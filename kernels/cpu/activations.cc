@@ -2,44 +2,12 @@
 
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/loops.h"
+#include "kernels/cpu/rows.h"
 
 namespace moebius::cpu {
 namespace {
 
 constexpr int64_t kGrain = 8192;  // elements of a task
-
-template <class T>
-MOEBIUS_CLONES void SwiGluRange(const T* gate, const T* up, T* h, int64_t n) {
-#pragma omp simd
-  for (int64_t i = 0; i < n; ++i) Put(h[i], Get(gate[i]) * Logistic(Get(gate[i])) * Get(up[i]));
-}
-
-template <class T>
-MOEBIUS_CLONES void SwiGluGradientRange(const T* gate, const T* up, const T* dh, T* dgate,
-                                        bool accumulate_dgate, T* dup, bool accumulate_dup,
-                                        int64_t n) {
-#pragma omp simd
-  for (int64_t i = 0; i < n; ++i) {
-    const float g = Get(gate[i]), u = Get(up[i]), d = Get(dh[i]), s = Logistic(g);
-    Put(dgate[i], d * u * s * (1.0f + g * (1.0f - s)), accumulate_dgate);
-    Put(dup[i], d * g * s, accumulate_dup);
-  }
-}
-
-template <class T>
-MOEBIUS_CLONES void SoftmaxRows(const T* z, T* p, int64_t R, int64_t E) {
-  for (; R > 0; --R, z += E, p += E) {
-    float max = Get(z[0]);
-#pragma omp simd reduction(max : max)
-    for (int64_t i = 0; i < E; ++i) max = Get(z[i]) > max ? Get(z[i]) : max;
-    float sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t i = 0; i < E; ++i) sum += Exp(Get(z[i]) - max);
-    const float factor = 1.0f / sum;
-#pragma omp simd
-    for (int64_t i = 0; i < E; ++i) Put(p[i], Exp(Get(z[i]) - max) * factor);
-  }
-}
 
 template <class T>
 MOEBIUS_CLONES void SoftmaxGradientRows(const T* p, const T* dp, T* dz, bool accumulate, int64_t R,
@@ -72,31 +40,39 @@ int64_t RowGrain(int64_t width) { return std::max<int64_t>(1, kGrain / width); }
 }  // namespace
 
 void SwiGlu(const Tensor& gate, const Tensor& up, const Tensor& h, Context& ctx) {
-  WithType(h.dtype(), [&](auto zero) {
+  const Write write = WriteOf(h, h.size());
+  WithRows(h.dtype(), [&](const auto& rows, auto zero) {
     using T = decltype(zero);
-    ctx.pool().ForRange(h.size(), kGrain, [&](int64_t i, int64_t end) {
-      SwiGluRange(gate.data<T>() + i, up.data<T>() + i, h.data<T>() + i, end - i);
+    ForRange(ctx, h.size(), kGrain, [&](int64_t i, int64_t end) {
+      rows.swiglu(At<T>(gate, i), At<T>(up, i), At<T>(h, i), write, end - i);
     });
   });
 }
 
 void SwiGluGradient(const kernels::SwiGluGradientArgs& args, Context& ctx) {
-  WithType(args.dh.dtype(), [&](auto zero) {
+  const Write write_dgate = WriteOf(args.dgate, args.dgate.size(), args.accumulate_dgate);
+  const Write write_dup = WriteOf(args.dup, args.dup.size(), args.accumulate_dup);
+  WithRows(args.dh.dtype(), [&](const auto& rows, auto zero) {
     using T = decltype(zero);
-    ctx.pool().ForRange(args.dh.size(), kGrain, [&](int64_t i, int64_t end) {
-      SwiGluGradientRange(args.gate.data<T>() + i, args.up.data<T>() + i, args.dh.data<T>() + i,
-                          args.dgate.data<T>() + i, args.accumulate_dgate, args.dup.data<T>() + i,
-                          args.accumulate_dup, end - i);
+    ForRange(ctx, args.dh.size(), kGrain, [&](int64_t i, int64_t end) {
+      rows.swiglu_gradient({.gate = At<T>(args.gate, i),
+                            .up = At<T>(args.up, i),
+                            .dh = At<T>(args.dh, i),
+                            .dgate = At<T>(args.dgate, i),
+                            .write_dgate = write_dgate,
+                            .dup = At<T>(args.dup, i),
+                            .write_dup = write_dup},
+                           end - i);
     });
   });
 }
 
 void Softmax(const Tensor& z, const Tensor& p, Context& ctx) {
   const auto [R, E] = Dims<2>(z);
-  WithType(z.dtype(), [&, R = R, E = E](auto zero) {
+  WithRows(z.dtype(), [&, R = R, E = E](const auto& rows, auto zero) {
     using T = decltype(zero);
     ctx.pool().ForRange(R, RowGrain(E), [&](int64_t r, int64_t end) {
-      SoftmaxRows(z.data<T>() + r * E, p.data<T>() + r * E, end - r, E);
+      rows.softmax(At<T>(z, r * E), At<T>(p, r * E), end - r, E);
     });
   });
 }

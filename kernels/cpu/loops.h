@@ -40,7 +40,9 @@ MOEBIUS_INLINE void Put(T& slot, float x, bool accumulate) {
 
 // e^x to 2 ulp, for x in [-87, 88]; x is clamped to that range, NaN stays NaN. Cephes' polynomial.
 MOEBIUS_INLINE float Exp(float x) {
-  x = x < -87.0f ? -87.0f : x > 88.0f ? 88.0f : x;
+  // In this order each is one instruction, and NaN stays.
+  x = -87.0f > x ? -87.0f : x;
+  x = 88.0f < x ? 88.0f : x;
   constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
   const float n = (x * 1.44269504f + kRound) - kRound;
   const float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;

@@ -2,7 +2,7 @@
 #include <cmath>
 
 #include "kernels/cpu/cpu.h"
-#include "kernels/cpu/loops.h"
+#include "kernels/cpu/rows.h"
 
 namespace moebius::cpu {
 namespace {
@@ -24,67 +24,23 @@ Rows RowsFrom(const kernels::WholeRows& whole, int64_t C, double epsilon, int64_
 }
 
 template <class T>
-MOEBIUS_INLINE float Product(const T* a, const T* b, int64_t C) {
-  float sum = 0;
-#pragma omp simd reduction(+ : sum)
-  for (int64_t c = 0; c < C; ++c) sum += Get(a[c]) * Get(b[c]);
-  return sum;
-}
-
-template <class T>
-MOEBIUS_INLINE float Product(const T* a, const T* b, const float* w, int64_t C) {
-  float sum = 0;
-#pragma omp simd reduction(+ : sum)
-  for (int64_t c = 0; c < C; ++c) sum += Get(a[c]) * w[c] * Get(b[c]);
-  return sum;
-}
-
-template <class T>
-MOEBIUS_INLINE float ReciprocalRms(const T* x, int64_t C, const Rows& rows, int64_t r) {
+float ReciprocalRms(const RowKernels<T>& kernels, const T* x, int64_t C, const Rows& rows,
+                    int64_t r) {
   const float sum =
-      rows.squares == nullptr ? Product(x, x, C) : static_cast<float>(rows.squares[r]);
+      rows.squares == nullptr ? kernels.dot(x, x, C) : static_cast<float>(rows.squares[r]);
   return 1.0f / std::sqrt(sum / rows.width + rows.epsilon);
 }
 
 template <class T>
-MOEBIUS_CLONES void Normalize(const T* x, const float* w, const Rows& rows, T* y, int64_t R,
-                              int64_t C) {
-  for (int64_t r = 0; r < R; ++r, x += C, y += C) {
-    const float rstd = ReciprocalRms(x, C, rows, r);
-#pragma omp simd
-    for (int64_t c = 0; c < C; ++c) Put(y[c], Get(x[c]) * rstd * w[c]);
-  }
-}
-
-template <class T>
-MOEBIUS_CLONES void SumProducts(const T* a, const T* b, const float* w, double* sums, int64_t R,
-                                int64_t C) {
-  for (int64_t r = 0; r < R; ++r, a += C, b += C) {
-    sums[r] = w == nullptr ? Product(a, b, C) : Product(a, b, w, C);
-  }
-}
-
-template <class T>
-MOEBIUS_CLONES void InputGradient(const T* dy, const T* x, const float* w, const Rows& rows, T* dx,
-                                  bool accumulate, int64_t R, int64_t C) {
-  for (int64_t r = 0; r < R; ++r, dy += C, x += C, dx += C) {
-    const float rstd = ReciprocalRms(x, C, rows, r);
-    const float inner =
-        rows.products == nullptr ? Product(dy, x, w, C) : static_cast<float>(rows.products[r]);
-    const float along_x = inner * rstd * rstd / rows.width;
-#pragma omp simd
-    for (int64_t c = 0; c < C; ++c)
-      Put(dx[c], rstd * (Get(dy[c]) * w[c] - Get(x[c]) * along_x), accumulate);
-  }
-}
-
-template <class T>
-MOEBIUS_CLONES void AddWeightGradient(const T* dy, const T* x, const Rows& rows, float* dw,
-                                      int64_t R, int64_t C) {
-  for (int64_t r = 0; r < R; ++r, dy += C, x += C) {
-    const float rstd = ReciprocalRms(x, C, rows, r);
-#pragma omp simd
-    for (int64_t c = 0; c < C; ++c) dw[c] += Get(dy[c]) * Get(x[c]) * rstd;
+void InputGradient(const RowKernels<T>& kernels, const RmsNormGradientRow<T>& first,
+                   const Rows& rows, int64_t R, int64_t C) {
+  RmsNormGradientRow<T> row = first;
+  for (int64_t r = 0; r < R; ++r, row.dy += C, row.x += C, row.dx += C) {
+    row.rstd = ReciprocalRms(kernels, row.x, C, rows, r);
+    const float inner = rows.products == nullptr ? kernels.weighted_dot(row.dy, row.x, row.w, C)
+                                                 : static_cast<float>(rows.products[r]);
+    row.along_x = inner * row.rstd * row.rstd / rows.width;
+    kernels.normalize_gradient(row, C);
   }
 }
 
@@ -92,37 +48,49 @@ MOEBIUS_CLONES void AddWeightGradient(const T* dy, const T* x, const Rows& rows,
 
 void RmsNorm(const Tensor& x, const Tensor& w, double epsilon, const Tensor& y, Context& ctx,
              const kernels::WholeRows& whole) {
-  const int64_t C = w.size();
-  WithType(x.dtype(), [&](auto zero) {
+  const int64_t C = w.size(), grain = std::max<int64_t>(1, kGrain / C);
+  const Write write = WriteOf(y, C);
+  WithRows(x.dtype(), [&](const auto& kernels, auto zero) {
     using T = decltype(zero);
-    ctx.pool().ForRange(
-        x.size() / C, std::max<int64_t>(1, kGrain / C), [&](int64_t r, int64_t end) {
-          Normalize(x.data<T>() + r * C, w.data<float>(), RowsFrom(whole, C, epsilon, r),
-                    y.data<T>() + r * C, end - r, C);
-        });
+    ForRange(ctx, x.size() / C, grain, [&](int64_t begin, int64_t end) {
+      const Rows rows = RowsFrom(whole, C, epsilon, begin);
+      for (int64_t r = begin; r < end; ++r) {
+        const float rstd = ReciprocalRms(kernels, At<T>(x, r * C), C, rows, r - begin);
+        kernels.normalize(At<T>(x, r * C), w.data<float>(), rstd, At<T>(y, r * C), write, C);
+      }
+    });
   });
 }
 
 void RowProducts(const kernels::RowProductsArgs& args, Context& ctx) {
   const auto [R, C] = Dims<2>(args.a);
   const float* w = args.w.defined() ? args.w.data<float>() : nullptr;
-  WithType(args.a.dtype(), [&, R = R, C = C](auto zero) {
+  WithRows(args.a.dtype(), [&, R = R, C = C](const auto& kernels, auto zero) {
     using T = decltype(zero);
     ctx.pool().ForRange(R, std::max<int64_t>(1, kGrain / C), [&](int64_t r, int64_t end) {
-      SumProducts(args.a.data<T>() + r * C, args.b.data<T>() + r * C, w,
-                  args.sums.data<double>() + r, end - r, C);
+      for (; r < end; ++r) {
+        const T *a = At<T>(args.a, r * C), *b = At<T>(args.b, r * C);
+        args.sums.data<double>()[r] =
+            w == nullptr ? kernels.dot(a, b, C) : kernels.weighted_dot(a, b, w, C);
+      }
     });
   });
 }
 
 void RmsNormInputGradient(const kernels::RmsNormInputGradientArgs& args, Context& ctx) {
   const int64_t C = args.w.size(), grain = std::max<int64_t>(1, kGrain / C);
-  WithType(args.x.dtype(), [&](auto zero) {
+  const Write write = WriteOf(args.dx, C, args.accumulate);
+  WithRows(args.x.dtype(), [&](const auto& kernels, auto zero) {
     using T = decltype(zero);
-    ctx.pool().ForRange(args.x.size() / C, grain, [&](int64_t r, int64_t end) {
-      InputGradient(args.dy.data<T>() + r * C, args.x.data<T>() + r * C, args.w.data<float>(),
-                    RowsFrom(args.whole, C, args.epsilon, r), args.dx.data<T>() + r * C,
-                    args.accumulate, end - r, C);
+    ForRange(ctx, args.x.size() / C, grain, [&](int64_t r, int64_t end) {
+      const RmsNormGradientRow<T> first = {.dy = At<T>(args.dy, r * C),
+                                           .x = At<T>(args.x, r * C),
+                                           .w = args.w.data<float>(),
+                                           .rstd = 0,
+                                           .along_x = 0,
+                                           .dx = At<T>(args.dx, r * C),
+                                           .write = write};
+      InputGradient(kernels, first, RowsFrom(args.whole, C, args.epsilon, r), end - r, C);
     });
   });
 }
@@ -132,12 +100,16 @@ void RmsNormWeightGradient(const kernels::RmsNormWeightGradientArgs& args, Conte
   const int64_t block = std::max<int64_t>(1, kBlockElements / C);
   const int64_t num_blocks = (R + block - 1) / block;
   const Tensor partial = ctx.Zeros(DType::kF32, {num_blocks, C}, "rms_norm.partial");
-  WithType(args.x.dtype(), [&](auto zero) {
+  WithRows(args.x.dtype(), [&](const auto& kernels, auto zero) {
     using T = decltype(zero);
-    ctx.pool().ForRange(R, block, [&](int64_t r, int64_t end) {
-      AddWeightGradient(args.dy.data<T>() + r * C, args.x.data<T>() + r * C,
-                        RowsFrom(args.whole, C, args.epsilon, r),
-                        partial.data<float>() + r / block * C, end - r, C);
+    ctx.pool().ForRange(R, block, [&](int64_t begin, int64_t end) {
+      const Rows rows = RowsFrom(args.whole, C, args.epsilon, begin);
+      float* sum = partial.data<float>() + begin / block * C;
+      for (int64_t r = begin; r < end; ++r) {
+        const T* x = At<T>(args.x, r * C);
+        const float rstd = ReciprocalRms(kernels, x, C, rows, r - begin);
+        kernels.add_scaled_products(At<T>(args.dy, r * C), x, rstd, sum, C);
+      }
     });
   });
   float* dw = args.dw.data<float>();

@@ -3,6 +3,7 @@
 
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/loops.h"
+#include "kernels/cpu/rows.h"
 
 namespace moebius::cpu {
 namespace {
@@ -42,19 +43,6 @@ MOEBIUS_CLONES void Turns(double position, const double* frequency, float* cos, 
   }
 }
 
-template <class T>
-MOEBIUS_CLONES void TurnHeads(const T* x, const float* cos, const float* sin, T* y, bool accumulate,
-                              int64_t H, int64_t half) {
-  for (; H > 0; --H, x += 2 * half, y += 2 * half) {
-#pragma omp simd
-    for (int64_t i = 0; i < half; ++i) {
-      const float a = Get(x[i]), b = Get(x[i + half]);
-      Put(y[i], a * cos[i] - b * sin[i], accumulate);
-      Put(y[i + half], b * cos[i] + a * sin[i], accumulate);
-    }
-  }
-}
-
 }  // namespace
 
 void Rotary(const kernels::RotaryArgs& args, Context& ctx) {
@@ -65,14 +53,19 @@ void Rotary(const kernels::RotaryArgs& args, Context& ctx) {
     frequency[i] = std::pow(args.theta, -2.0 * static_cast<double>(i) / static_cast<double>(C));
     if (args.inverse) frequency[i] = -frequency[i];
   }
-  WithType(args.x.dtype(), [&, T = T, W = W](auto zero) {
+  WithRows(args.x.dtype(), [&, T = T, W = W](const auto& rows, auto zero) {
     using Element = decltype(zero);
     ctx.pool().ForRange(T, kGrain, [&](int64_t begin, int64_t end) {
       std::vector<float> cos(half), sin(half);
       for (int64_t t = begin; t < end; ++t) {
         Turns(args.positions.data<int32_t>()[t], frequency.data(), cos.data(), sin.data(), half);
-        TurnHeads(args.x.data<Element>() + t * W, cos.data(), sin.data(),
-                  args.y.data<Element>() + t * W, args.accumulate, W / C, half);
+        rows.turn({.x = At<Element>(args.x, t * W),
+                   .cos = cos.data(),
+                   .sin = sin.data(),
+                   .y = At<Element>(args.y, t * W),
+                   .write = args.accumulate ? Write::kAdd : Write::kReplace,
+                   .heads = W / C,
+                   .half = half});
       }
     });
   });

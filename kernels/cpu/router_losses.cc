@@ -3,6 +3,7 @@
 
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/loops.h"
+#include "kernels/cpu/simd.h"
 
 namespace moebius::cpu {
 namespace {
@@ -27,14 +28,10 @@ MOEBIUS_CLONES float Dot(const float* a, const float* b, int64_t n) {
   return sum;
 }
 
-MOEBIUS_CLONES float LogSumExp(const float* z, int64_t n) {
-  float max = z[0];
-#pragma omp simd reduction(max : max)
-  for (int64_t i = 0; i < n; ++i) max = z[i] > max ? z[i] : max;
-  float sum = 0;
-#pragma omp simd reduction(+ : sum)
-  for (int64_t i = 0; i < n; ++i) sum += Exp(z[i] - max);
-  return max + std::log(sum);
+float LogSumExp(const float* z, int64_t n) {
+  const ScoreKernels& scores = Simd().scores;
+  const float max = scores.max(z, n);
+  return max + std::log(scores.exp_sum(z, max, nullptr, n));
 }
 
 // The sum of fn(t) over tokens that are not padding.
