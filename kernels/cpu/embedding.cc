@@ -3,7 +3,7 @@
 #include <vector>
 
 #include "kernels/cpu/cpu.h"
-#include "kernels/cpu/loops.h"
+#include "kernels/cpu/rows.h"
 
 namespace moebius::cpu {
 namespace {
@@ -11,57 +11,70 @@ namespace {
 constexpr int64_t kTokens = 64;            // of a task, forward
 constexpr int64_t kTableElements = 65536;  // of a task, backward
 
-template <class T>
-MOEBIUS_CLONES void CopyRow(const float* w, T* y, int64_t D) {
-#pragma omp simd
-  for (int64_t d = 0; d < D; ++d) Put(y[d], w[d]);
-}
-
-template <class T>
-MOEBIUS_CLONES void AddRow(const T* dy, float* dw, int64_t D) {
-#pragma omp simd
-  for (int64_t d = 0; d < D; ++d) dw[d] += Get(dy[d]);
+// The tokens of each row of the table, in order: those of row v stand at [first[v], first[v + 1]).
+// Tokens of other ranges stand nowhere.
+struct TokensByRow {
+  std::vector<int32_t> first, token;
+};
+TokensByRow ByRow(const kernels::EmbeddingGradientArgs& args) {
+  const int64_t V = args.dw.shape()[0], T = args.tokens.size();
+  const int32_t* tokens = args.tokens.data<int32_t>();
+  const auto row_of = [&](int64_t t) { return tokens[t] - args.range.first; };
+  const auto is_here = [&](int64_t t) { return 0 <= row_of(t) && row_of(t) < V; };
+  TokensByRow rows = {.first = std::vector<int32_t>(V + 1), .token = {}};
+  for (int64_t t = 0; t < T; ++t)
+    if (is_here(t)) ++rows.first[row_of(t) + 1];
+  std::partial_sum(rows.first.begin(), rows.first.end(), rows.first.begin());
+  rows.token.resize(rows.first[V]);
+  std::vector<int32_t> next(rows.first.begin(), rows.first.end() - 1);
+  for (int64_t t = 0; t < T; ++t)
+    if (is_here(t)) rows.token[next[row_of(t)]++] = static_cast<int32_t>(t);
+  return rows;
 }
 
 }  // namespace
 
 void Embedding(const kernels::EmbeddingArgs& args, Context& ctx) {
   const auto [V, D] = Dims<2>(args.w);
-  WithType(args.y.dtype(), [&, V = V, D = D](auto zero) {
+  const Write write = WriteOf(args.y, D);
+  const auto row_of = [&, V = V, D = D](int64_t t) -> const float* {
+    const int64_t row = args.tokens.data<int32_t>()[t] - args.range.first;
+    return 0 <= row && row < V ? args.w.data<float>() + row * D : nullptr;
+  };
+  WithRows(args.y.dtype(), [&, D = D](const auto& rows, auto zero) {
     using Element = decltype(zero);
-    ctx.pool().ForRange(args.y.shape()[0], kTokens, [&](int64_t begin, int64_t end) {
+    ForRange(ctx, args.y.shape()[0], kTokens, [&](int64_t begin, int64_t end) {
       for (int64_t t = begin; t < end; ++t) {
-        const int64_t row = args.tokens.data<int32_t>()[t] - args.range.first;
-        Element* y = args.y.data<Element>() + t * D;
-        if (row < 0 || row >= V) {
-          std::fill_n(y, D, Element{});
-        } else {
-          CopyRow(args.w.data<float>() + row * D, y, D);
-        }
+        const float* row = row_of(t);
+        Element* y = At<Element>(args.y, t * D);
+        if (t + 1 < end) FetchStart(row_of(t + 1), D);
+        row == nullptr ? (void)std::fill_n(y, D, Element{}) : rows.scale(row, 1.0f, y, write, D);
       }
     });
   });
 }
 
-// Each task owns a range of the table, and visits the tokens that fall into it.
+// Each task owns a range of the table. Rows of one token are written at once.
 void EmbeddingGradient(const kernels::EmbeddingGradientArgs& args, Context& ctx) {
-  const auto [T, D] = Dims<2>(args.dy);
-  const int64_t V = args.dw.shape()[0];
-  const auto row_of = [tokens = args.tokens.data<int32_t>(), first = args.range.first](int32_t t) {
-    return tokens[t] - first;
-  };
-  std::vector<int32_t> by_token(T);
-  std::iota(by_token.begin(), by_token.end(), 0);
-  std::ranges::stable_sort(by_token, {}, row_of);
-
-  WithType(args.dy.dtype(), [&, D = D](auto zero) {
+  const auto [V, D] = Dims<2>(args.dw);
+  const TokensByRow by_row = ByRow(args);
+  const Write write = WriteOf(args.dw, D, args.accumulate);
+  const std::vector<float> zeros(D);
+  WithRows(args.dy.dtype(), [&, V = V, D = D](const auto& rows, auto zero) {
     using Element = decltype(zero);
-    ctx.pool().ForRange(V, std::max<int64_t>(1, kTableElements / D), [&](int64_t v, int64_t end) {
-      float* dw = args.dw.data<float>();
-      if (!args.accumulate) std::fill_n(dw + v * D, (end - v) * D, 0.0f);
-      auto it = std::ranges::lower_bound(by_token, v, {}, row_of);
-      for (; it != by_token.end() && row_of(*it) < end; ++it)
-        AddRow(args.dy.data<Element>() + *it * D, dw + row_of(*it) * D, D);
+    const auto dy = [&](int32_t i) { return At<Element>(args.dy, by_row.token[i] * D); };
+    ForRange(ctx, V, std::max<int64_t>(1, kTableElements / D), [&](int64_t v, int64_t end) {
+      const int32_t last = by_row.first[end];
+      for (; v < end; ++v) {
+        float* dw = args.dw.data<float>() + v * D;
+        const int32_t first = by_row.first[v], next = by_row.first[v + 1];
+        if (first == next && !args.accumulate) Simd().rows.copy(zeros.data(), dw, write, D);
+        for (int32_t i = first; i < next; ++i) {
+          if (i + 1 < last) FetchStart(dy(i + 1), D);
+          const Write first_write = next - first == 1 || args.accumulate ? write : Write::kReplace;
+          rows.add(dy(i), dw, i == first ? first_write : Write::kAdd, D);
+        }
+      }
     });
   });
 }

@@ -3,40 +3,27 @@
 
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/loops.h"
+#include "kernels/cpu/rows.h"
 
 namespace moebius::cpu {
 namespace {
 
-constexpr int64_t kGrain = 32;  // tokens of a task
+constexpr int64_t kGrain = 32;       // tokens of a task
+constexpr int64_t kTopKGrain = 256;  // ... of the choice of experts
 
 // Calls fn(t, first, last) for every token t with the range of its pairs, in parallel over tokens.
 template <class Fn>
 void ForTokens(const RoutingPlan& plan, Context& ctx, const Fn& fn) {
   const int32_t* offsets = plan.token_offsets.data<int32_t>();
-  ctx.pool().ForRange(plan.num_tokens(), kGrain, [&](int64_t begin, int64_t end) {
+  ForRange(ctx, plan.num_tokens(), kGrain, [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) fn(t, offsets[t], offsets[t + 1]);
   });
 }
 
-// y = alpha x, or y += alpha x.
-template <class From, class To>
-MOEBIUS_CLONES void ScaleRow(float alpha, const From* x, To* y, bool accumulate, int64_t D) {
-#pragma omp simd
-  for (int64_t d = 0; d < D; ++d) Put(y[d], alpha * Get(x[d]), accumulate);
-}
-
-template <class T>
-MOEBIUS_CLONES float Dot(const T* a, const T* b, int64_t D) {
-  float sum = 0;
-#pragma omp simd reduction(+ : sum)
-  for (int64_t d = 0; d < D; ++d) sum += Get(a[d]) * Get(b[d]);
-  return sum;
-}
-
 // The `k` best of score + bias, best first. A later expert enters only if it is better: ties go to
 // the lower one.
-void ChooseBest(const float* scores, const float* bias, int64_t E, int64_t k, float* best,
-                int32_t* experts) {
+void ChooseBestOfToken(const float* scores, const float* bias, int64_t E, int64_t k, float* best,
+                       int32_t* experts) {
   int64_t count = 0;
   for (int64_t e = 0; e < E; ++e) {
     const float score = scores[e] + (bias != nullptr ? bias[e] : 0.0f);
@@ -51,21 +38,40 @@ void ChooseBest(const float* scores, const float* bias, int64_t E, int64_t k, fl
   }
 }
 
-// y[t] = sum over pairs of weight(p) * rows[row[p]], added up in fp32.
-template <class T, class Weight>
-void SumRows(const Tensor& rows, const RoutingPlan& plan, const Tensor& y, bool accumulate,
-             const Weight& weight, Context& ctx) {
+// Of consecutive tokens.
+void ChooseBest(const float* scores, const float* bias, int64_t tokens, int64_t E, int64_t k,
+                int32_t* experts) {
+  if (k <= kMaxTopK) return Simd().scores.top_k(scores, bias, tokens, E, k, experts);
+  std::vector<float> best(k);
+  for (int64_t t = 0; t < tokens; ++t) {
+    ChooseBestOfToken(scores + t * E, bias, E, k, best.data(), experts + t * k);
+  }
+}
+
+// y[t] = sum over pairs p of weights[p] * rows[row[p]]; null weights: ones.
+void SumRows(const Tensor& rows, const float* weights, const RoutingPlan& plan, const Tensor& y,
+             bool accumulate, Context& ctx) {
   const int64_t D = y.shape()[1];
-  const int32_t* row = plan.row.data<int32_t>();
-  ctx.pool().ForRange(plan.num_tokens(), kGrain, [&](int64_t begin, int64_t end) {
-    const int32_t* offsets = plan.token_offsets.data<int32_t>();
-    std::vector<float> sum(D);
-    for (int64_t t = begin; t < end; ++t) {
-      std::ranges::fill(sum, 0.0f);
-      for (int64_t p = offsets[t]; p < offsets[t + 1]; ++p)
-        ScaleRow(weight(p), rows.data<T>() + row[p] * D, sum.data(), true, D);
-      ScaleRow(1.0f, sum.data(), y.data<T>() + t * D, accumulate, D);
-    }
+  const Write write = WriteOf(y, D, accumulate);
+  const int32_t *row = plan.row.data<int32_t>(), *offsets = plan.token_offsets.data<int32_t>();
+  WithRows(y.dtype(), [&](const auto& kernels, auto zero) {
+    using T = decltype(zero);
+    ForRange(ctx, plan.num_tokens(), kGrain, [&](int64_t begin, int64_t end) {
+      const int64_t first = offsets[begin];
+      std::vector<const T*> at(offsets[end] - first);
+      for (size_t i = 0; i < at.size(); ++i) at[i] = At<T>(rows, row[first + i] * D);
+      for (int64_t t = begin; t < end; ++t) {
+        const int64_t p = offsets[t], next = offsets[t + 1];
+        kernels.sum_rows({.rows = at.data() + (p - first),
+                          .weights = weights == nullptr ? nullptr : weights + p,
+                          .count = next - p,
+                          .next = at.data() + (next - first),
+                          .num_next = t + 1 < end ? offsets[t + 2] - next : 0,
+                          .y = At<T>(y, t * D),
+                          .write = write},
+                         D);
+      }
+    });
   });
 }
 
@@ -75,15 +81,20 @@ void ChooseTopK(const kernels::TopKArgs& args, const Tensor& experts, Context& c
   const auto [T, E] = Dims<2>(args.scores);
   const int32_t* ids = args.document_ids.defined() ? args.document_ids.data<int32_t>() : nullptr;
   std::vector<int64_t> valid;  // tokens that are not padding
-  for (int64_t t = 0; t < T; ++t)
-    if (ids == nullptr || ids[t] >= 0) valid.push_back(t);
+  for (int64_t t = 0; ids != nullptr && t < T; ++t)
+    if (ids[t] >= 0) valid.push_back(t);
+  const auto token = [&](int64_t i) { return ids == nullptr ? i : valid[i]; };
 
   const float* bias = args.bias.defined() ? args.bias.data<float>() : nullptr;
-  ctx.pool().ForRange(std::ssize(valid), kGrain, [&, E = E](int64_t begin, int64_t end) {
-    std::vector<float> best(args.k);
-    for (int64_t i = begin; i < end; ++i)
-      ChooseBest(args.scores.data<float>() + valid[i] * E, bias, E, args.k, best.data(),
-                 experts.data<int32_t>() + i * args.k);
+  const int64_t num_tokens = ids == nullptr ? T : std::ssize(valid);
+  ctx.pool().ForRange(num_tokens, kTopKGrain, [&, E = E](int64_t begin, int64_t end) {
+    // By runs of tokens without padding between them.
+    for (int64_t next; begin < end; begin = next) {
+      next = begin + 1;
+      while (next < end && token(next) == token(next - 1) + 1) ++next;
+      ChooseBest(args.scores.data<float>() + token(begin) * E, bias, next - begin, E, args.k,
+                 experts.data<int32_t>() + begin * args.k);
+    }
   });
 }
 
@@ -122,43 +133,43 @@ void PairWeightsGradient(const kernels::PairWeightsGradientArgs& args, Context& 
 void Permute(const Tensor& x, const RoutingPlan& plan, const Tensor& rows, Context& ctx) {
   const int64_t D = x.shape()[1];
   const int32_t* row = plan.row.data<int32_t>();
-  WithType(x.dtype(), [&](auto zero) {
-    using Element = decltype(zero);
+  const Write write = WriteOf(rows, D);
+  WithRows(x.dtype(), [&](const auto& kernels, auto zero) {
+    using T = decltype(zero);
     ForTokens(plan, ctx, [&](int64_t t, int64_t first, int64_t last) {
       for (int64_t p = first; p < last; ++p)
-        std::copy_n(x.data<Element>() + t * D, D, rows.data<Element>() + row[p] * D);
+        kernels.copy(At<T>(x, t * D), At<T>(rows, row[p] * D), write, D);
     });
   });
 }
 
 void PermuteGradient(const kernels::PermuteGradientArgs& args, Context& ctx) {
-  WithType(args.dx.dtype(), [&](auto zero) {
-    SumRows<decltype(zero)>(
-        args.drows, args.plan, args.dx, args.accumulate, [](int64_t) { return 1.0f; }, ctx);
-  });
+  SumRows(args.drows, nullptr, args.plan, args.dx, args.accumulate, ctx);
 }
 
 void Combine(const Tensor& rows, const Tensor& weights, const RoutingPlan& plan, const Tensor& y,
              Context& ctx) {
-  WithType(rows.dtype(), [&](auto zero) {
-    const float* w = weights.data<float>();
-    SumRows<decltype(zero)>(
-        rows, plan, y, false, [&](int64_t p) { return w[p]; }, ctx);
-  });
+  SumRows(rows, weights.data<float>(), plan, y, false, ctx);
 }
 
 void CombineGradient(const kernels::CombineGradientArgs& args, Context& ctx) {
-  const int64_t D = args.dy.shape()[1];
+  const int64_t D = args.dy.shape()[1], P = args.plan.num_pairs();
   const int32_t* row = args.plan.row.data<int32_t>();
-  WithType(args.dy.dtype(), [&](auto zero) {
-    using Element = decltype(zero);
+  const Write write_drows = WriteOf(args.drows, D, args.accumulate_drows);
+  WithRows(args.dy.dtype(), [&](const auto& kernels, auto zero) {
+    using T = decltype(zero);
     ForTokens(args.plan, ctx, [&](int64_t t, int64_t first, int64_t last) {
-      const Element* dy = args.dy.data<Element>() + t * D;
       for (int64_t p = first; p < last; ++p) {
-        ScaleRow(args.weights.data<float>()[p], dy, args.drows.data<Element>() + row[p] * D,
-                 args.accumulate_drows, D);
-        Put(args.dweights.data<float>()[p], Dot(args.rows.data<Element>() + row[p] * D, dy, D),
-            args.accumulate_dweights);
+        const float dweight =
+            kernels.weigh_gradient({.dy = At<T>(args.dy, t * D),
+                                    .x = At<T>(args.rows, row[p] * D),
+                                    .weight = args.weights.data<float>()[p],
+                                    .dx = At<T>(args.drows, row[p] * D),
+                                    .write_dx = write_drows,
+                                    .weighted = nullptr,
+                                    .next = p + 1 < P ? At<T>(args.rows, row[p + 1] * D) : nullptr},
+                                   D);
+        Put(args.dweights.data<float>()[p], dweight, args.accumulate_dweights);
       }
     });
   });
@@ -166,15 +177,20 @@ void CombineGradient(const kernels::CombineGradientArgs& args, Context& ctx) {
 
 void WeighRowsGradient(const kernels::WeighRowsGradientArgs& args, Context& ctx) {
   const auto [R, D] = Dims<2>(args.x);
-  WithType(args.x.dtype(), [&, R = R, D = D](auto zero) {
-    using Element = decltype(zero);
-    ctx.pool().ForRange(R, kGrain, [&](int64_t begin, int64_t end) {
-      for (int64_t r = begin; r < end; ++r) {
-        const Element *x = args.x.data<Element>() + r * D, *dy = args.dy.data<Element>() + r * D;
-        const float weight = args.weights.data<float>()[r];
-        args.dweights.data<float>()[r] = Dot(x, dy, D);
-        ScaleRow(weight, dy, args.dx.data<Element>() + r * D, args.accumulate_dx, D);
-        ScaleRow(weight, x, args.weighted.data<Element>() + r * D, false, D);  // it may be dy
+  const Write write_dx = args.accumulate_dx ? Write::kAdd : Write::kReplace;
+  WithRows(args.x.dtype(), [&, R = R, D = D](const auto& kernels, auto zero) {
+    using T = decltype(zero);
+    ctx.pool().ForRange(R, kGrain, [&](int64_t r, int64_t end) {
+      for (; r < end; ++r) {
+        args.dweights.data<float>()[r] =
+            kernels.weigh_gradient({.dy = At<T>(args.dy, r * D),
+                                    .x = At<T>(args.x, r * D),
+                                    .weight = args.weights.data<float>()[r],
+                                    .dx = At<T>(args.dx, r * D),
+                                    .write_dx = write_dx,
+                                    .weighted = At<T>(args.weighted, r * D),
+                                    .next = nullptr},
+                                   D);
       }
     });
   });
