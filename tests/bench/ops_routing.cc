@@ -1,5 +1,6 @@
 // What routes tokens: scores, top-k with its plan, and rows to their experts and back. OP/DTYPE;
 // the limit is the triad bandwidth.
+#include <cstring>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -49,6 +50,18 @@ void Softmax(benchmark::State& state) {
   const Tensor z = Filled(DType::kF32, {8 * kTokens, kExperts}, "z"),
                p = Filled(DType::kF32, {8 * kTokens, kExperts}, "p");
   MeasureOp(state, [&] { kernels::Softmax(z, p, OpContext()); });
+}
+
+// What rows that move are compared with: as many bytes read as written, by memcpy, a piece for each
+// task of a thread.
+void Copy(benchmark::State& state, DType dtype) {
+  constexpr int64_t kPiece = int64_t{1} << 20;
+  const Tensor from = Rows(dtype, "from"), to = Rows(dtype, "to");
+  MeasureOp(state, {.bytes = static_cast<double>(from.bytes() + to.bytes())}, [&] {
+    OpContext().pool().ForRange(from.bytes(), kPiece, [&](int64_t begin, int64_t end) {
+      std::memcpy(to.raw() + begin, from.raw() + begin, static_cast<size_t>(end - begin));
+    });
+  });
 }
 
 void Permute(benchmark::State& state, DType dtype) {
@@ -101,7 +114,8 @@ void RegisterRouting() {
   RegisterOp("top_k/F32", TopK);
   RegisterOp("build_plan/I32", BuildPlan);
   using Op = void (*)(benchmark::State&, DType);
-  constexpr std::pair<const char*, Op> kOps[] = {{"permute", Permute},
+  constexpr std::pair<const char*, Op> kOps[] = {{"copy", Copy},
+                                                 {"permute", Permute},
                                                  {"permute.gradient", PermuteGradient},
                                                  {"combine", Combine},
                                                  {"combine.gradient", CombineGradient}};
