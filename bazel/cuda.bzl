@@ -2,6 +2,7 @@
 
     cuda_library(name = "kernels", srcs = ["gemm.cu"], hdrs = ["gemm.h"], deps = [...])
     cc_plugin(name = "libmoebius_cuda.so", deps = [":kernels"])        # bazel/plugin.bzl
+    emulated_cuda_library(name = "kernels_emulated", srcs = ["gemm.cu"], ...)    # by the C++ compiler, for the CPU
 
 CUDA reaches users as a plugin that the program opens when it starts, so that one binary serves machines with and without
 a GPU. Without a toolkit a cuda_library, and all that needs it, is skipped by `//...`.
@@ -121,3 +122,23 @@ def cuda_library(name, srcs, hdrs = [], deps = [], **kwargs):
             target_compatible_with = ["//bazel:never"],
             visibility = kwargs.get("visibility"),
         )
+
+def emulated_cuda_library(name, srcs, emulation, hdrs = [], deps = [], **kwargs):
+    """Compiles `srcs` as C++, with the words of CUDA from the library `emulation`; with and without a toolkit."""
+    sources = []
+    for source in srcs:
+        native.genrule(
+            name = "%s_%s" % (name, source),
+            srcs = [source],
+            outs = ["%s_sources/%s.cc" % (name, source)],
+            cmd = "cp $< $@",
+            visibility = ["//visibility:private"],
+        )
+        sources.append("%s_sources/%s.cc" % (name, source))
+    native.cc_library(
+        name = name,
+        srcs = sources,
+        hdrs = hdrs,
+        deps = deps + [emulation],
+        **kwargs
+    )

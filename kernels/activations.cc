@@ -1,8 +1,7 @@
 #include "kernels/activations.h"
 
+#include "kernels/backend.h"
 #include "kernels/checks.h"
-#include "kernels/cpu/cpu.h"
-#include "kernels/reference/reference.h"
 
 namespace moebius::kernels {
 namespace {
@@ -19,7 +18,7 @@ void SwiGlu(const Tensor& gate, const Tensor& up, const Tensor& h, Context& ctx)
   CheckAlike(gate, h);
   const OpScope op = ctx.Start(Moves("swiglu", gate, up, h));
   if (op.is_dry()) return;
-  h.dtype() == DType::kF64 ? reference::SwiGlu(gate, up, h, ctx) : cpu::SwiGlu(gate, up, h, ctx);
+  BackendFor(h.dtype(), ctx).swiglu(gate, up, h, ctx);
 }
 
 void SwiGluGradient(const SwiGluGradientArgs& args, Context& ctx) {
@@ -30,8 +29,7 @@ void SwiGluGradient(const SwiGluGradientArgs& args, Context& ctx) {
   const OpScope op =
       ctx.Start(Moves("swiglu.gradient", args.gate, args.up, args.dh, args.dgate, args.dup));
   if (op.is_dry()) return;
-  args.dh.dtype() == DType::kF64 ? reference::SwiGluGradient(args, ctx)
-                                 : cpu::SwiGluGradient(args, ctx);
+  BackendFor(args.dh.dtype(), ctx).swiglu_gradient(args, ctx);
 }
 
 void Softmax(const Tensor& z, const Tensor& p, Context& ctx) {
@@ -40,7 +38,7 @@ void Softmax(const Tensor& z, const Tensor& p, Context& ctx) {
   CheckAlike(z, p);
   const OpScope op = ctx.Start(Moves("softmax", z, p));
   if (op.is_dry() || T == 0) return;
-  z.dtype() == DType::kF64 ? reference::Softmax(z, p, ctx) : cpu::Softmax(z, p, ctx);
+  BackendFor(z.dtype(), ctx).softmax(z, p, ctx);
 }
 
 void SoftmaxGradient(const ScoreGradientArgs& args, Context& ctx) {
@@ -49,23 +47,21 @@ void SoftmaxGradient(const ScoreGradientArgs& args, Context& ctx) {
   CheckScoreGradient(args);
   const OpScope op = ctx.Start(Moves("softmax.gradient", args.y, args.dy, args.dz));
   if (op.is_dry() || T == 0) return;
-  args.y.dtype() == DType::kF64 ? reference::SoftmaxGradient(args, ctx)
-                                : cpu::SoftmaxGradient(args, ctx);
+  BackendFor(args.y.dtype(), ctx).softmax_gradient(args, ctx);
 }
 
 void Sigmoid(const Tensor& z, const Tensor& s, Context& ctx) {
   CheckAlike(z, s);
   const OpScope op = ctx.Start(Moves("sigmoid", z, s));
   if (op.is_dry()) return;
-  z.dtype() == DType::kF64 ? reference::Sigmoid(z, s, ctx) : cpu::Sigmoid(z, s, ctx);
+  BackendFor(z.dtype(), ctx).sigmoid(z, s, ctx);
 }
 
 void SigmoidGradient(const ScoreGradientArgs& args, Context& ctx) {
   CheckScoreGradient(args);
   const OpScope op = ctx.Start(Moves("sigmoid.gradient", args.y, args.dy, args.dz));
   if (op.is_dry()) return;
-  args.y.dtype() == DType::kF64 ? reference::SigmoidGradient(args, ctx)
-                                : cpu::SigmoidGradient(args, ctx);
+  BackendFor(args.y.dtype(), ctx).sigmoid_gradient(args, ctx);
 }
 
 }  // namespace moebius::kernels

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "tests/testing/device_context.h"
 #include "tests/testing/random_tensors.h"
 #include "tests/testing/tolerance.h"
 
@@ -21,7 +22,7 @@ class ActivationsTest : public testing::TestWithParam<DType> {
   }
   Tensor Exact(const Tensor& x) { return Convert(ctx_, x, DType::kF64); }
 
-  Context ctx_{{.num_threads = 2}};
+  test::DeviceContext ctx_{{.num_threads = 2}};
 };
 
 TEST_P(ActivationsTest, SwiGluAgreesWithTheReference) {
@@ -81,7 +82,7 @@ INSTANTIATE_TEST_SUITE_P(DTypes, ActivationsTest, testing::Values(DType::kF32, D
                          [](const auto& info) { return NameOf(info.param); });
 
 TEST(Activations, ExtremeScoresStayFinite) {
-  Context ctx;
+  test::DeviceContext ctx;
   const Tensor z = test::FromValues(ctx, DType::kF32, {1, 3}, {3e38, -3e38, 3e38});
   const Tensor y = ctx.Empty(DType::kF32, {1, 3}, "y");
   Softmax(z, y, ctx);

@@ -1,8 +1,7 @@
 #include "kernels/adamw.h"
 
+#include "kernels/backend.h"
 #include "kernels/checks.h"
-#include "kernels/cpu/cpu.h"
-#include "kernels/reference/reference.h"
 #include "kernels/weight_images.h"
 
 namespace moebius::kernels {
@@ -16,13 +15,12 @@ void AdamW(const AdamWArgs& args, Context& ctx) {
     CheckDType(args.value, DType::kF32);
     CHECK(image.format != WeightFormat::kPlain);
     CHECK_EQ(image.tensor.shape(),
-             WeightImageShape(args.value.shape(), image.format, image.tensor.dtype()));
+             WeightImageShape(args.value.shape(), image.format, image.tensor.dtype(), ctx));
     work.bytes += image.tensor.bytes();
   }
   const OpScope op = ctx.Start(work);
   if (op.is_dry() || args.value.size() == 0) return;
-  args.value.dtype() == DType::kF64 ? reference::AdamW(args, ctx)
-                                    : cpu::AdamW(args, ctx, cpu::Simd());
+  BackendFor(args.value.dtype(), ctx).adamw(args, ctx);
 }
 
 }  // namespace moebius::kernels

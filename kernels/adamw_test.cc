@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "tests/testing/device_context.h"
 #include "tests/testing/random_tensors.h"
 #include "tests/testing/tolerance.h"
 
@@ -30,7 +31,7 @@ AdamWArgs MakeArgs(Context& ctx, DType dtype, int64_t n) {
 }
 
 TEST(AdamW, AgreesWithTheReference) {
-  Context ctx({.num_threads = 2});
+  test::DeviceContext ctx({.num_threads = 2});
   for (const int64_t n : {40000, 7, 0}) {
     const AdamWArgs args = MakeArgs(ctx, DType::kF32, n), exact = MakeArgs(ctx, DType::kF64, n);
     AdamW(args, ctx);
@@ -43,7 +44,7 @@ TEST(AdamW, AgreesWithTheReference) {
 
 // The first step moves by the learning rate against the sign of the gradient, whatever its size.
 TEST(AdamW, FirstStep) {
-  Context ctx;
+  test::DeviceContext ctx;
   AdamWArgs args = MakeArgs(ctx, DType::kF64, 2);
   args.value = test::FromValues(ctx, DType::kF64, {2}, {1, 1});
   args.gradient = test::FromValues(ctx, DType::kF64, {2}, {1e-3, -7});

@@ -1,7 +1,6 @@
 #include "kernels/attention.h"
 
-#include "kernels/cpu/attention.h"
-#include "kernels/reference/attention.h"
+#include "kernels/backend.h"
 
 namespace moebius::kernels {
 namespace {
@@ -59,11 +58,7 @@ void Attention(const AttentionArgs& args, Context& context) {
   const Work work = WorkOf("attention", args.shape, 2, args.q.dtype(), bytes);
   const OpScope op = context.Start(work);
   if (op.is_dry() || args.q.size() == 0) return;
-  if (args.q.dtype() == DType::kF64) {
-    reference::Attention(args, context);
-  } else {
-    cpu::Attention(args, context, cpu::Simd());
-  }
+  BackendFor(args.q.dtype(), context).attention(args, context);
 }
 
 void AttentionGradient(const AttentionGradientArgs& args, Context& context) {
@@ -79,11 +74,7 @@ void AttentionGradient(const AttentionGradientArgs& args, Context& context) {
   const Work work = WorkOf("attention.gradient", args.shape, 5, args.q.dtype(), bytes);
   const OpScope op = context.Start(work);
   if (op.is_dry() || args.k.size() == 0) return;
-  if (args.q.dtype() == DType::kF64) {
-    reference::AttentionGradient(args, context);
-  } else {
-    cpu::AttentionGradient(args, context, cpu::Simd());
-  }
+  BackendFor(args.q.dtype(), context).attention_gradient(args, context);
 }
 
 }  // namespace moebius::kernels

@@ -1,8 +1,7 @@
 #include "kernels/columns.h"
 
+#include "kernels/backend.h"
 #include "kernels/checks.h"
-#include "kernels/cpu/cpu.h"
-#include "kernels/reference/reference.h"
 
 namespace moebius::kernels {
 namespace {
@@ -22,15 +21,14 @@ void Columns(const Tensor& x, int64_t begin, const Tensor& y, Context& ctx) {
   Check(x, begin, y);
   const OpScope op = ctx.Start(Moves("columns", y, y));
   if (op.is_dry()) return;
-  x.dtype() == DType::kF64 ? reference::Columns(x, begin, y, ctx) : cpu::Columns(x, begin, y, ctx);
+  BackendFor(x.dtype(), ctx).columns(x, begin, y, ctx);
 }
 
 void ColumnsGradient(const ColumnsGradientArgs& args, Context& ctx) {
   Check(args.dx, args.begin, args.dy);
   const OpScope op = ctx.Start(Moves("columns.gradient", args.dy, args.dy));
   if (op.is_dry()) return;
-  args.dx.dtype() == DType::kF64 ? reference::ColumnsGradient(args, ctx)
-                                 : cpu::ColumnsGradient(args, ctx);
+  BackendFor(args.dx.dtype(), ctx).columns_gradient(args, ctx);
 }
 
 }  // namespace moebius::kernels

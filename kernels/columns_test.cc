@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "tests/testing/device_context.h"
 #include "tests/testing/random_tensors.h"
 #include "tests/testing/tolerance.h"
 
@@ -12,7 +13,7 @@ using test::Convert;
 using test::RandomTensor;
 
 TEST(Columns, KnownAnswer) {
-  Context ctx;
+  test::DeviceContext ctx;
   for (const DType dtype : {DType::kF64, DType::kF32, DType::kBF16}) {
     const Tensor x = test::FromValues(ctx, dtype, {2, 4}, {1, 2, 3, 4, 5, 6, 7, 8});
     const Tensor y = ctx.Empty(dtype, {2, 2}, "y");
@@ -26,7 +27,7 @@ TEST(Columns, KnownAnswer) {
 }
 
 TEST(Columns, AgreesWithTheReference) {
-  Context ctx({.num_threads = 2});
+  test::DeviceContext ctx({.num_threads = 2});
   const int64_t cases[][4] = {// T, N, begin, n
                               {300, 48, 16, 8},
                               {1, 5, 0, 5},

@@ -1,14 +1,9 @@
 #include "kernels/cross_entropy.h"
 
-#include <algorithm>
-#include <cmath>
-
+#include "kernels/backend.h"
 #include "kernels/checks.h"
-#include "kernels/cpu/cpu.h"
-#include "kernels/reference/reference.h"
 
 namespace moebius::kernels {
-
 namespace {
 
 void CheckRows(const Tensor& logits, const Tensor& labels, const Tensor& weights) {
@@ -40,8 +35,7 @@ void CrossEntropy(const CrossEntropyArgs& args, Context& ctx) {
   CheckResults(args.logits, args.nll, args.dlogits);
   const OpScope op = ctx.Start(Moves("cross_entropy", args.logits, args.dlogits));
   if (op.is_dry()) return;
-  args.logits.dtype() == DType::kF64 ? reference::CrossEntropy(args, ctx)
-                                     : cpu::CrossEntropy(args, ctx);
+  BackendFor(args.logits.dtype(), ctx).cross_entropy(args, ctx);
 }
 
 void CrossEntropyStatistics(const CrossEntropyStatisticsArgs& args, Context& ctx) {
@@ -49,8 +43,7 @@ void CrossEntropyStatistics(const CrossEntropyStatisticsArgs& args, Context& ctx
   CheckStatistics(args.statistics, args.logits.shape()[0]);
   const OpScope op = ctx.Start(Moves("cross_entropy.statistics", args.logits));
   if (op.is_dry()) return;
-  args.logits.dtype() == DType::kF64 ? reference::CrossEntropyStatistics(args, ctx)
-                                     : cpu::CrossEntropyStatistics(args, ctx);
+  BackendFor(args.logits.dtype(), ctx).cross_entropy_statistics(args, ctx);
 }
 
 void CombineStatistics(const Tensor& parts, const Tensor& whole, Context& ctx) {
@@ -60,17 +53,7 @@ void CombineStatistics(const Tensor& parts, const Tensor& whole, Context& ctx) {
   CheckStatistics(whole, R);
   const OpScope op = ctx.Start(Moves("cross_entropy.combine", parts, whole));
   if (op.is_dry()) return;
-  for (int64_t r = 0; r < R; ++r) {
-    const auto part = [&, R = R](int64_t i) { return parts.data<double>() + (i * R + r) * 3; };
-    double max = part(0)[0], sum = 0, label = 0;
-    for (int64_t i = 1; i < n; ++i) max = std::max(max, part(i)[0]);
-    for (int64_t i = 0; i < n; ++i) {
-      sum += part(i)[1] * std::exp(part(i)[0] - max);
-      label += part(i)[2];
-    }
-    double* out = whole.data<double>() + r * 3;
-    out[0] = max, out[1] = sum, out[2] = label;
-  }
+  BackendFor(DType::kF32, ctx).combine_statistics(parts, whole, ctx);
 }
 
 void CrossEntropyOfPart(const CrossEntropyOfPartArgs& args, Context& ctx) {
@@ -79,8 +62,7 @@ void CrossEntropyOfPart(const CrossEntropyOfPartArgs& args, Context& ctx) {
   CheckStatistics(args.statistics, args.logits.shape()[0]);
   const OpScope op = ctx.Start(Moves("cross_entropy.of_part", args.logits, args.dlogits));
   if (op.is_dry()) return;
-  args.logits.dtype() == DType::kF64 ? reference::CrossEntropyOfPart(args, ctx)
-                                     : cpu::CrossEntropyOfPart(args, ctx);
+  BackendFor(args.logits.dtype(), ctx).cross_entropy_of_part(args, ctx);
 }
 
 }  // namespace moebius::kernels

@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "tests/testing/device_context.h"
 #include "tests/testing/random_tensors.h"
 #include "tests/testing/tolerance.h"
 
@@ -15,7 +16,7 @@ using test::RandomTensor;
 using test::ToDoubles;
 
 TEST(CrossEntropy, AgreesWithTheReference) {
-  Context ctx({.num_threads = 2});
+  test::DeviceContext ctx({.num_threads = 2});
   const int64_t cases[][2] = {{19, 1000}, {1, 1}, {3, 7}, {0, 4}};
   for (const auto& [R, V] : cases) {
     for (const DType gradient_dtype : {DType::kF32, DType::kBF16}) {
@@ -45,7 +46,7 @@ TEST(CrossEntropy, AgreesWithTheReference) {
 
 // Three uneven parts of the vocabulary give what whole rows give.
 TEST(CrossEntropy, PartsOfTheVocabulary) {
-  Context ctx({.num_threads = 2});
+  test::DeviceContext ctx({.num_threads = 2});
   constexpr int64_t R = 6, V = 10;
   const std::pair<int64_t, int64_t> ranges[] = {{0, 4}, {4, 7}, {7, 10}};
   for (const DType dtype : {DType::kF64, DType::kF32}) {
@@ -96,7 +97,7 @@ TEST(CrossEntropy, PartsOfTheVocabulary) {
 }
 
 TEST(CrossEntropy, KnownValuesAndExtremeLogits) {
-  Context ctx;
+  test::DeviceContext ctx;
   for (const DType dtype : {DType::kF32, DType::kF64}) {
     const Tensor logits = test::FromValues(ctx, dtype, {2, 2}, {std::log(3.0), 0, 1e30, -1e30});
     const Tensor labels = test::FromValues(ctx, DType::kI32, {2}, {0, 0});

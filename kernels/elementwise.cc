@@ -1,8 +1,7 @@
 #include "kernels/elementwise.h"
 
+#include "kernels/backend.h"
 #include "kernels/checks.h"
-#include "kernels/cpu/cpu.h"
-#include "kernels/reference/reference.h"
 
 namespace moebius::kernels {
 
@@ -11,7 +10,7 @@ void Add(const Tensor& a, const Tensor& b, const Tensor& y, Context& ctx) {
   CheckAlike(a, y);
   const OpScope op = ctx.Start(Moves("add", a, b, y));
   if (op.is_dry()) return;
-  y.dtype() == DType::kF64 ? reference::Add(a, b, y, ctx) : cpu::Add(a, b, y, ctx);
+  BackendFor(y.dtype(), ctx).add(a, b, y, ctx);
 }
 
 void Cast(const CastArgs& args, Context& ctx) {
@@ -21,14 +20,14 @@ void Cast(const CastArgs& args, Context& ctx) {
   const OpScope op = ctx.Start(Moves("cast", args.x, args.y));
   if (op.is_dry()) return;
   const bool is_double = args.x.dtype() == DType::kF64 || args.y.dtype() == DType::kF64;
-  is_double ? reference::Cast(args, ctx) : cpu::Cast(args, ctx);
+  BackendFor(is_double ? DType::kF64 : args.x.dtype(), ctx).cast(args, ctx);
 }
 
 void Scale(const Tensor& x, double factor, Context& ctx) {
   CheckDType(x, PreciseDType(x.dtype()));
   const OpScope op = ctx.Start(Moves("scale", x, x));
   if (op.is_dry()) return;
-  x.dtype() == DType::kF64 ? reference::Scale(x, factor, ctx) : cpu::Scale(x, factor, ctx);
+  BackendFor(x.dtype(), ctx).scale(x, factor, ctx);
 }
 
 void SumOfSquares(const Tensor& x, const Tensor& sum, Context& ctx) {
@@ -36,7 +35,7 @@ void SumOfSquares(const Tensor& x, const Tensor& sum, Context& ctx) {
   CheckDType(sum, DType::kF64);
   const OpScope op = ctx.Start(Moves("sum_of_squares", x));
   if (op.is_dry()) return;
-  x.dtype() == DType::kF64 ? reference::SumOfSquares(x, sum, ctx) : cpu::SumOfSquares(x, sum, ctx);
+  BackendFor(x.dtype(), ctx).sum_of_squares(x, sum, ctx);
 }
 
 }  // namespace moebius::kernels

@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "tests/testing/device_context.h"
 #include "tests/testing/random_tensors.h"
 #include "tests/testing/tolerance.h"
 
@@ -18,7 +19,7 @@ using test::RandomTensor;
 constexpr DType kFloats[] = {DType::kF64, DType::kF32, DType::kBF16};
 
 TEST(Elementwise, CastRoundsOnceBetweenAllTypes) {
-  Context ctx({.num_threads = 2});
+  test::DeviceContext ctx({.num_threads = 2});
   for (const DType from : kFloats) {
     for (const DType to : kFloats) {
       for (const int64_t n : {40000, 7, 0}) {
@@ -35,7 +36,7 @@ TEST(Elementwise, CastRoundsOnceBetweenAllTypes) {
 }
 
 TEST(Elementwise, CastKeepsNotANumberAndInfinity) {
-  Context ctx;
+  test::DeviceContext ctx;
   const Tensor x = test::FromValues(ctx, DType::kF32, {3}, {NAN, INFINITY, -INFINITY});
   const Tensor y = ctx.Empty(DType::kBF16, {3}, "y");
   Cast({.x = x, .y = y}, ctx);
@@ -45,7 +46,7 @@ TEST(Elementwise, CastKeepsNotANumberAndInfinity) {
 }
 
 TEST(Elementwise, AddAndScale) {
-  Context ctx({.num_threads = 2});
+  test::DeviceContext ctx({.num_threads = 2});
   for (const DType dtype : kFloats) {
     for (const int64_t n : {40000, 7, 0}) {
       const Tensor a = RandomTensor(ctx, dtype, {n}, "a"), b = RandomTensor(ctx, dtype, {n}, "b");
@@ -61,7 +62,7 @@ TEST(Elementwise, AddAndScale) {
 }
 
 TEST(Elementwise, SumOfSquaresDoesNotDependOnThreads) {
-  Context one, three({.num_threads = 3});
+  test::DeviceContext one, three({.num_threads = 3});
   for (const DType dtype : kFloats) {
     for (const int64_t n : {100001, 7, 0}) {
       const Tensor x = RandomTensor(one, dtype, {n}, "x");

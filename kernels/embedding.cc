@@ -1,8 +1,7 @@
 #include "kernels/embedding.h"
 
+#include "kernels/backend.h"
 #include "kernels/checks.h"
-#include "kernels/cpu/cpu.h"
-#include "kernels/reference/reference.h"
 
 namespace moebius::kernels {
 namespace {
@@ -27,15 +26,14 @@ void Embedding(const EmbeddingArgs& args, Context& ctx) {
   CheckTable(args.tokens, args.w, args.range, args.y);
   const OpScope op = ctx.Start(Moves("embedding", args.y, args.y));
   if (op.is_dry()) return;
-  args.y.dtype() == DType::kF64 ? reference::Embedding(args, ctx) : cpu::Embedding(args, ctx);
+  BackendFor(args.y.dtype(), ctx).embedding(args, ctx);
 }
 
 void EmbeddingGradient(const EmbeddingGradientArgs& args, Context& ctx) {
   CheckTable(args.tokens, args.dw, args.range, args.dy);
   const OpScope op = ctx.Start(Moves("embedding.gradient", args.dy, args.dy, args.dw));
   if (op.is_dry() || args.dw.size() == 0) return;
-  args.dy.dtype() == DType::kF64 ? reference::EmbeddingGradient(args, ctx)
-                                 : cpu::EmbeddingGradient(args, ctx);
+  BackendFor(args.dy.dtype(), ctx).embedding_gradient(args, ctx);
 }
 
 }  // namespace moebius::kernels

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "kernels/checks.h"
+#include "tests/testing/device_context.h"
 #include "tests/testing/random_tensors.h"
 #include "tests/testing/tolerance.h"
 
@@ -15,7 +16,7 @@ using test::RandomTensor;
 class EmbeddingTest : public testing::TestWithParam<DType> {};
 
 TEST_P(EmbeddingTest, AgreesWithTheReference) {
-  Context ctx({.num_threads = 2});
+  test::DeviceContext ctx({.num_threads = 2});
   const DType precise = PreciseDType(GetParam());
   // T, V, D: many repeated tokens; one; few of many; none.
   const int64_t cases[][3] = {{500, 7, 33}, {1, 1, 1}, {20, 3000, 64}, {0, 5, 4}};
@@ -49,7 +50,7 @@ INSTANTIATE_TEST_SUITE_P(DTypes, EmbeddingTest,
 
 // The results of the parts of a table add up to the whole's; each part's gradient is its rows'.
 TEST_P(EmbeddingTest, PartsOfATable) {
-  Context ctx;
+  test::DeviceContext ctx;
   constexpr int64_t T = 40, V = 7, D = 5;
   const DType precise = PreciseDType(GetParam());
   const Tensor tokens = test::RandomInts(ctx, {T}, V, "tokens");
@@ -75,7 +76,7 @@ TEST_P(EmbeddingTest, PartsOfATable) {
 }
 
 TEST(EmbeddingDeathTest, TokensLieInTheTable) {
-  Context ctx;
+  test::DeviceContext ctx;
   const Tensor w = ctx.Zeros(DType::kF32, {3, 2}, "w"), y = ctx.Zeros(DType::kF32, {1, 2}, "y");
   for (const double token : {-1.0, 3.0})
     EXPECT_DEATH(

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "tests/testing/adversarial_routing.h"
+#include "tests/testing/device_context.h"
 #include "tests/testing/random_tensors.h"
 
 namespace moebius::kernels {
@@ -19,7 +20,7 @@ RoutingPlan Plan(Context& ctx, const test::RoutingCase& routing) {
 }
 
 TEST(ExpertCounts, CountsByGroupAndAddsUp) {
-  Context ctx;
+  test::DeviceContext ctx;
   const test::RoutingCase routing = {"", 3, {{0, 2}, {2}, {}, {1, 0, 2}}};
   const Tensor counts = test::FromValues(ctx, DType::kF64, {2, 3}, {9, 9, 9, 9, 9, 9});
   for (const bool accumulate : {false, true})
@@ -28,7 +29,7 @@ TEST(ExpertCounts, CountsByGroupAndAddsUp) {
 }
 
 TEST(ExpertCounts, AreTheDifferencesOfExpertOffsets) {
-  Context ctx;
+  test::DeviceContext ctx;
   for (const auto& routing : test::AdversarialRoutings(23, 6)) {
     SCOPED_TRACE(routing.name);
     const RoutingPlan plan = Plan(ctx, routing);
@@ -40,7 +41,7 @@ TEST(ExpertCounts, AreTheDifferencesOfExpertOffsets) {
 }
 
 TEST(ExpertCounts, FractionsAddUpToOneAndAreEvenWhereNothingCame) {
-  Context ctx;
+  test::DeviceContext ctx;
   const Tensor counts = test::FromValues(ctx, DType::kF64, {2, 4}, {1, 0, 2, 5, 0, 0, 0, 0});
   for (const DType dtype : {DType::kF32, DType::kF64}) {
     const Tensor fractions = ctx.Empty(dtype, {2, 4}, "fractions");

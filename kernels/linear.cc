@@ -2,8 +2,7 @@
 
 #include <algorithm>
 
-#include "kernels/cpu/linear.h"
-#include "kernels/reference/linear.h"
+#include "kernels/backend.h"
 #include "kernels/weight_images.h"
 
 namespace moebius::kernels {
@@ -15,8 +14,11 @@ int64_t NumGroups(const Tensor& offsets) {
   return Dims<1>(offsets)[0] - 1;
 }
 
+// What lies on an accelerator is not read for a check.
+bool HostReads(const Tensor& x) { return x.defined() && !x.device().is_cuda(); }
+
 void CheckOffsets(const Tensor& offsets, int64_t rows) {
-  if (!offsets.defined()) return;
+  if (!HostReads(offsets)) return;
   const auto values = offsets.span<int32_t>();
   CHECK_EQ(values.front(), 0);
   CHECK_EQ(values.back(), rows) << "rows beyond the last group";
@@ -53,12 +55,13 @@ int64_t NumRows(const Tensor& x, const Tensor& rows) {
 
 // Each within the T rows of another tensor.
 void CheckRows(const Tensor& rows, int64_t T) {
-  if (!rows.defined()) return;
+  if (!HostReads(rows)) return;
   for (const int32_t row : rows.span<int32_t>()) CHECK(0 <= row && row < T) << row << " of " << T;
 }
 
 // Within each group.
 void CheckAscending(const Tensor& rows, const Tensor& offsets) {
+  if (!HostReads(rows)) return;
   const auto at = offsets.span<int32_t>(), row = rows.span<int32_t>();
   for (size_t j = 1; j < at.size(); ++j) {
     CHECK(std::is_sorted(row.begin() + at[j - 1], row.begin() + at[j])) << "group " << j - 1;
@@ -66,48 +69,48 @@ void CheckAscending(const Tensor& rows, const Tensor& offsets) {
 }
 
 void CheckImage(const Tensor& image, WeightFormat format, int64_t e, int64_t outputs,
-                int64_t inputs, DType dtype) {
+                int64_t inputs, DType dtype, const Context& context) {
   CHECK(image.dtype() == dtype) << NameOf(image.dtype()) << " image";
   const bool transposed = format == WeightFormat::kPackedTransposed;
   const Shape w = transposed ? Shape{e, inputs, outputs} : Shape{e, outputs, inputs};
-  CHECK_EQ(image.size(), WeightImageShape(w, format, dtype).num_elements()) << w;
+  CHECK_EQ(image.size(), WeightImageShape(w, format, dtype, context).num_elements()) << w;
 }
 
-// y = x image^T for either direction of the weight.
-void Multiply(const char* op, const LinearArgs& args, WeightFormat format, Context& context) {
+// Of y = x image^T, for either direction of the weight.
+Work CheckProduct(const char* op, const LinearArgs& args, WeightFormat format,
+                  const Context& context) {
   const int64_t R = NumRows(args.x, args.rows), K = Dims<2>(args.x)[1];
   const auto [R_y, N] = Dims<2>(args.y);
   const int64_t e = NumGroups(args.offsets);
   const DType dtype = args.x.dtype();
   CHECK_EQ(R, R_y);
   CheckResult(dtype, args.y.dtype());
-  CheckImage(args.w, format, e, N, K, dtype);
+  CheckImage(args.w, format, e, N, K, dtype, context);
   const int64_t bytes = R * K * SizeOf(dtype) + args.w.bytes() + args.y.bytes();
-  const OpScope scope = context.Start(ProductWork(op, dtype, R, K, N, e, bytes));
-  if (scope.is_dry() || R == 0 || N == 0) return;
+  return ProductWork(op, dtype, R, K, N, e, bytes);
+}
 
-  CheckOffsets(args.offsets, R);
+void CheckNumbers(const LinearArgs& args) {
+  CheckOffsets(args.offsets, args.y.shape()[0]);
   CheckRows(args.rows, args.x.shape()[0]);
-  if (dtype != DType::kF64) {
-    cpu::Multiply({args.x, args.w, args.offsets, args.y, args.accumulate, args.rows}, context,
-                  cpu::Simd());
-  } else if (format == WeightFormat::kPackedTransposed) {
-    reference::LinearInputGradient(
-        {args.x, args.w, args.offsets, args.y, args.accumulate, args.rows}, context);
-  } else {
-    reference::Linear(args, context);
-  }
 }
 
 }  // namespace
 
 void Linear(const LinearArgs& args, Context& context) {
-  Multiply("linear", args, WeightFormat::kPacked, context);
+  const OpScope op = context.Start(CheckProduct("linear", args, WeightFormat::kPacked, context));
+  if (op.is_dry() || args.y.size() == 0) return;
+  CheckNumbers(args);
+  BackendFor(args.x.dtype(), context).linear(args, context);
 }
 
 void LinearInputGradient(const LinearInputGradientArgs& args, Context& context) {
-  Multiply("linear.gradient", {args.dy, args.w, args.offsets, args.dx, args.accumulate, args.rows},
-           WeightFormat::kPackedTransposed, context);
+  const LinearArgs product = {args.dy, args.w, args.offsets, args.dx, args.accumulate, args.rows};
+  const OpScope op = context.Start(
+      CheckProduct("linear.gradient", product, WeightFormat::kPackedTransposed, context));
+  if (op.is_dry() || args.dx.size() == 0) return;
+  CheckNumbers(product);
+  BackendFor(args.dy.dtype(), context).linear_input_gradient(args, context);
 }
 
 void LinearWeightGradient(const LinearWeightGradientArgs& args, Context& context) {
@@ -130,11 +133,7 @@ void LinearWeightGradient(const LinearWeightGradientArgs& args, Context& context
   CheckOffsets(args.offsets, R);
   CheckRows(args.dy_rows, args.dy.shape()[0]);
   CheckRows(args.x_rows, args.x.shape()[0]);
-  if (args.x.dtype() == DType::kF64) {
-    reference::LinearWeightGradient(args, context);
-  } else {
-    cpu::LinearWeightGradient(args, context, cpu::Simd());
-  }
+  BackendFor(args.x.dtype(), context).linear_weight_gradient(args, context);
 }
 
 void LinearSum(const LinearSumArgs& args, Context& context) {
@@ -145,7 +144,7 @@ void LinearSum(const LinearSumArgs& args, Context& context) {
   CHECK(args.offsets.defined() && args.rows.defined());
   CHECK_EQ(R, NumRows(args.x, args.rows));
   CheckResult(dtype, args.y.dtype());
-  CheckImage(args.w, args.format, e, N, K, dtype);
+  CheckImage(args.w, args.format, e, N, K, dtype, context);
   if (args.weights.defined()) {
     CHECK_EQ(args.weights.shape(), (Shape{R}));
     CHECK(args.weights.dtype() == (dtype == DType::kF64 ? DType::kF64 : DType::kF32));
@@ -157,11 +156,7 @@ void LinearSum(const LinearSumArgs& args, Context& context) {
   CheckOffsets(args.offsets, R);
   CheckRows(args.rows, T);
   CheckAscending(args.rows, args.offsets);
-  if (dtype == DType::kF64) {
-    reference::LinearSum(args, context);
-  } else {
-    cpu::MultiplySum(args, context, cpu::Simd());
-  }
+  BackendFor(dtype, context).linear_sum(args, context);
 }
 
 }  // namespace moebius::kernels

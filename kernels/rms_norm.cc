@@ -1,8 +1,7 @@
 #include "kernels/rms_norm.h"
 
+#include "kernels/backend.h"
 #include "kernels/checks.h"
-#include "kernels/cpu/cpu.h"
-#include "kernels/reference/reference.h"
 
 namespace moebius::kernels {
 namespace {
@@ -36,8 +35,7 @@ void RmsNorm(const Tensor& x, const Tensor& w, double epsilon, const Tensor& y, 
   CheckWhole(whole, x, w);
   const OpScope op = ctx.Start(Moves("rms_norm", x, y));
   if (op.is_dry()) return;
-  x.dtype() == DType::kF64 ? reference::RmsNorm(x, w, epsilon, y, ctx, whole)
-                           : cpu::RmsNorm(x, w, epsilon, y, ctx, whole);
+  BackendFor(x.dtype(), ctx).rms_norm(x, w, epsilon, y, ctx, whole);
 }
 
 void RowProducts(const RowProductsArgs& args, Context& ctx) {
@@ -50,7 +48,7 @@ void RowProducts(const RowProductsArgs& args, Context& ctx) {
   }
   const OpScope op = ctx.Start(Moves("rms_norm.sums", args.a, args.b));
   if (op.is_dry()) return;
-  args.a.dtype() == DType::kF64 ? reference::RowProducts(args, ctx) : cpu::RowProducts(args, ctx);
+  BackendFor(args.a.dtype(), ctx).row_products(args, ctx);
 }
 
 void RmsNormInputGradient(const RmsNormInputGradientArgs& args, Context& ctx) {
@@ -61,8 +59,7 @@ void RmsNormInputGradient(const RmsNormInputGradientArgs& args, Context& ctx) {
   if (args.whole.width > 0) CheckSums(args.whole.products, args.x);
   const OpScope op = ctx.Start(Moves("rms_norm.gradient", args.x, args.dy, args.dx));
   if (op.is_dry()) return;
-  args.x.dtype() == DType::kF64 ? reference::RmsNormInputGradient(args, ctx)
-                                : cpu::RmsNormInputGradient(args, ctx);
+  BackendFor(args.x.dtype(), ctx).rms_norm_input_gradient(args, ctx);
 }
 
 void RmsNormWeightGradient(const RmsNormWeightGradientArgs& args, Context& ctx) {
@@ -71,8 +68,7 @@ void RmsNormWeightGradient(const RmsNormWeightGradientArgs& args, Context& ctx) 
   CheckWhole(args.whole, args.x, args.dw);
   const OpScope op = ctx.Start(Moves("rms_norm.weight_gradient", args.x, args.dy));
   if (op.is_dry()) return;
-  args.x.dtype() == DType::kF64 ? reference::RmsNormWeightGradient(args, ctx)
-                                : cpu::RmsNormWeightGradient(args, ctx);
+  BackendFor(args.x.dtype(), ctx).rms_norm_weight_gradient(args, ctx);
 }
 
 }  // namespace moebius::kernels

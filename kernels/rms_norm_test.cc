@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "tests/testing/device_context.h"
 #include "tests/testing/random_tensors.h"
 #include "tests/testing/tolerance.h"
 
@@ -35,7 +36,7 @@ Results Compute(Context& ctx, const Tensor& x, const Tensor& w, const Tensor& dy
 class RmsNormTest : public testing::TestWithParam<DType> {};
 
 TEST_P(RmsNormTest, AgreesWithTheReference) {
-  Context ctx({.num_threads = 2});
+  test::DeviceContext ctx({.num_threads = 2});
   // Rows, width, segment: odd sizes, heads, none; enough rows for several blocks.
   const int64_t cases[][3] = {{5, 37, 37}, {3, 4, 4}, {300, 96, 32}, {2500, 64, 64}, {0, 8, 8}};
   for (const auto& [T, D, C] : cases) {
@@ -55,7 +56,7 @@ TEST_P(RmsNormTest, AgreesWithTheReference) {
 }
 
 TEST_P(RmsNormTest, BitsDoNotDependOnThreads) {
-  Context one, three({.num_threads = 3});
+  test::DeviceContext one, three({.num_threads = 3});
   const Tensor x = RandomTensor(one, GetParam(), {2500, 64}, "x");
   const Tensor dy = RandomTensor(one, GetParam(), {2500, 64}, "dy");
   const Tensor w = RandomTensor(one, DType::kF32, {64}, "w");
@@ -67,7 +68,7 @@ TEST_P(RmsNormTest, BitsDoNotDependOnThreads) {
 
 // Sums of whole rows, and with them a part of their columns.
 TEST_P(RmsNormTest, PartsAgreeWithTheReference) {
-  Context ctx({.num_threads = 2});
+  test::DeviceContext ctx({.num_threads = 2});
   const int64_t cases[][3] = {{5, 37, 3}, {300, 96, 2}, {2500, 64, 4}, {0, 8, 2}};
   for (const auto& [R, C, parts] : cases) {
     const Tensor x = RandomTensor(ctx, GetParam(), {R, C}, "x");
@@ -102,7 +103,7 @@ INSTANTIATE_TEST_SUITE_P(DTypes, RmsNormTest, testing::Values(DType::kF32, DType
                          [](const auto& info) { return NameOf(info.param); });
 
 TEST(RmsNorm, NormalisesEachSegment) {
-  Context ctx;
+  test::DeviceContext ctx;
   const Tensor x = test::FromValues(ctx, DType::kF64, {1, 4}, {3, 4, 0, -2});
   const Tensor w = test::FromValues(ctx, DType::kF64, {2}, {1, 10});
   const Tensor y = ctx.Empty(DType::kF64, {1, 4}, "y");

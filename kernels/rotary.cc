@@ -1,8 +1,7 @@
 #include "kernels/rotary.h"
 
+#include "kernels/backend.h"
 #include "kernels/checks.h"
-#include "kernels/cpu/cpu.h"
-#include "kernels/reference/reference.h"
 
 namespace moebius::kernels {
 
@@ -15,7 +14,7 @@ void Rotary(const RotaryArgs& args, Context& ctx) {
   CHECK_EQ(W % args.head_dim, 0) << "whole heads";
   const OpScope op = ctx.Start(Moves("rotary", args.x, args.y));
   if (op.is_dry()) return;
-  args.x.dtype() == DType::kF64 ? reference::Rotary(args, ctx) : cpu::Rotary(args, ctx);
+  BackendFor(args.x.dtype(), ctx).rotary(args, ctx);
 }
 
 }  // namespace moebius::kernels

@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "tests/testing/device_context.h"
 #include "tests/testing/random_tensors.h"
 #include "tests/testing/tolerance.h"
 
@@ -17,7 +18,7 @@ using test::RandomTensor;
 class RotaryTest : public testing::TestWithParam<DType> {};
 
 TEST_P(RotaryTest, AgreesWithTheReference) {
-  Context ctx({.num_threads = 2});
+  test::DeviceContext ctx({.num_threads = 2});
   const int64_t cases[][3] = {{37, 2, 64}, {5, 3, 6}, {1, 1, 2}, {0, 2, 8}};  // T, H, C
   for (const auto& [T, H, C] : cases) {
     const Tensor x = RandomTensor(ctx, GetParam(), {T, H * C}, "x");
@@ -45,7 +46,7 @@ INSTANTIATE_TEST_SUITE_P(DTypes, RotaryTest, testing::Values(DType::kF32, DType:
                          [](const auto& info) { return NameOf(info.param); });
 
 TEST(Rotary, TurnsHalvesOfAHead) {
-  Context ctx;
+  test::DeviceContext ctx;
   // One head of 4: pairs (0, 2) by the angle 5 and (1, 3) by 5 / sqrt(100).
   const Tensor x = test::FromValues(ctx, DType::kF64, {1, 4}, {1, 1, 0, 2});
   const Tensor y = ctx.Empty(DType::kF64, {1, 4}, "y");

@@ -1,8 +1,7 @@
 #include "kernels/router_losses.h"
 
+#include "kernels/backend.h"
 #include "kernels/checks.h"
-#include "kernels/cpu/cpu.h"
-#include "kernels/reference/reference.h"
 
 namespace moebius::kernels {
 namespace {
@@ -34,8 +33,7 @@ Tensor BalanceLoss(const Tensor& scores, const BalanceLossOptions& options, Cont
   const Tensor value = ctx.Empty(DType::kF64, {1}, "balance_loss");
   const OpScope op = ctx.Start(Moves("balance_loss", scores));
   if (op.is_dry()) return value;
-  scores.dtype() == DType::kF64 ? reference::BalanceLoss(scores, options, value, ctx)
-                                : cpu::BalanceLoss(scores, options, value, ctx);
+  BackendFor(scores.dtype(), ctx).balance_loss(scores, options, value, ctx);
   return value;
 }
 
@@ -45,8 +43,7 @@ void BalanceLossGradient(const Tensor& scores, const BalanceLossOptions& options
   CheckAlike(scores, gradient.dx);
   const OpScope op = ctx.Start(Moves("balance_loss.gradient", gradient.dx, gradient.dx));
   if (op.is_dry()) return;
-  scores.dtype() == DType::kF64 ? reference::BalanceLossGradient(scores, options, gradient, ctx)
-                                : cpu::BalanceLossGradient(scores, options, gradient, ctx);
+  BackendFor(scores.dtype(), ctx).balance_loss_gradient(scores, options, gradient, ctx);
 }
 
 Tensor ZLoss(const Tensor& logits, const ZLossOptions& options, Context& ctx) {
@@ -54,8 +51,7 @@ Tensor ZLoss(const Tensor& logits, const ZLossOptions& options, Context& ctx) {
   const Tensor value = ctx.Empty(DType::kF64, {1}, "z_loss");
   const OpScope op = ctx.Start(Moves("z_loss", logits));
   if (op.is_dry()) return value;
-  logits.dtype() == DType::kF64 ? reference::ZLoss(logits, options, value, ctx)
-                                : cpu::ZLoss(logits, options, value, ctx);
+  BackendFor(logits.dtype(), ctx).z_loss(logits, options, value, ctx);
   return value;
 }
 
@@ -65,8 +61,7 @@ void ZLossGradient(const Tensor& logits, const ZLossOptions& options,
   CheckAlike(logits, gradient.dx);
   const OpScope op = ctx.Start(Moves("z_loss.gradient", logits, gradient.dx));
   if (op.is_dry()) return;
-  logits.dtype() == DType::kF64 ? reference::ZLossGradient(logits, options, gradient, ctx)
-                                : cpu::ZLossGradient(logits, options, gradient, ctx);
+  BackendFor(logits.dtype(), ctx).z_loss_gradient(logits, options, gradient, ctx);
 }
 
 }  // namespace moebius::kernels

@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "tests/testing/device_context.h"
 #include "tests/testing/random_tensors.h"
 #include "tests/testing/tolerance.h"
 
@@ -28,7 +29,7 @@ class RouterLossesTest : public testing::Test {
     return FromValues(ctx_, DType::kI32, {T}, ids);
   }
 
-  Context ctx_{{.num_threads = 2}};
+  test::DeviceContext ctx_{{.num_threads = 2}};
 };
 
 TEST_F(RouterLossesTest, BalanceAgreesWithTheReference) {

@@ -1,8 +1,7 @@
 #include "kernels/routing.h"
 
+#include "kernels/backend.h"
 #include "kernels/checks.h"
-#include "kernels/cpu/cpu.h"
-#include "kernels/reference/reference.h"
 
 namespace moebius::kernels {
 namespace {
@@ -34,8 +33,7 @@ void PairWeights(const PairWeightsArgs& args, Context& ctx) {
   CheckScores(args.scores, args.plan, args.weights);
   const OpScope op = ctx.Start(Moves("pair_weights", args.scores, args.weights));
   if (op.is_dry()) return;
-  args.scores.dtype() == DType::kF64 ? reference::PairWeights(args, ctx)
-                                     : cpu::PairWeights(args, ctx);
+  BackendFor(args.scores.dtype(), ctx).pair_weights(args, ctx);
 }
 
 void PairWeightsGradient(const PairWeightsGradientArgs& args, Context& ctx) {
@@ -44,24 +42,21 @@ void PairWeightsGradient(const PairWeightsGradientArgs& args, Context& ctx) {
   const OpScope op =
       ctx.Start(Moves("pair_weights.gradient", args.scores, args.dscores, args.dweights));
   if (op.is_dry()) return;
-  args.scores.dtype() == DType::kF64 ? reference::PairWeightsGradient(args, ctx)
-                                     : cpu::PairWeightsGradient(args, ctx);
+  BackendFor(args.scores.dtype(), ctx).pair_weights_gradient(args, ctx);
 }
 
 void Permute(const Tensor& x, const RoutingPlan& plan, const Tensor& rows, Context& ctx) {
   CheckRows(x, plan, rows);
   const OpScope op = ctx.Start(Moves("permute", rows, rows));
   if (op.is_dry()) return;
-  x.dtype() == DType::kF64 ? reference::Permute(x, plan, rows, ctx)
-                           : cpu::Permute(x, plan, rows, ctx);
+  BackendFor(x.dtype(), ctx).permute(x, plan, rows, ctx);
 }
 
 void PermuteGradient(const PermuteGradientArgs& args, Context& ctx) {
   CheckRows(args.dx, args.plan, args.drows);
   const OpScope op = ctx.Start(Moves("permute.gradient", args.drows, args.dx));
   if (op.is_dry()) return;
-  args.dx.dtype() == DType::kF64 ? reference::PermuteGradient(args, ctx)
-                                 : cpu::PermuteGradient(args, ctx);
+  BackendFor(args.dx.dtype(), ctx).permute_gradient(args, ctx);
 }
 
 void Combine(const Tensor& rows, const Tensor& weights, const RoutingPlan& plan, const Tensor& y,
@@ -70,8 +65,7 @@ void Combine(const Tensor& rows, const Tensor& weights, const RoutingPlan& plan,
   CheckWeights(weights, plan, rows);
   const OpScope op = ctx.Start(Moves("combine", rows, y));
   if (op.is_dry()) return;
-  rows.dtype() == DType::kF64 ? reference::Combine(rows, weights, plan, y, ctx)
-                              : cpu::Combine(rows, weights, plan, y, ctx);
+  BackendFor(rows.dtype(), ctx).combine(rows, weights, plan, y, ctx);
 }
 
 void CombineGradient(const CombineGradientArgs& args, Context& ctx) {
@@ -81,8 +75,7 @@ void CombineGradient(const CombineGradientArgs& args, Context& ctx) {
   CheckAlike(args.weights, args.dweights);
   const OpScope op = ctx.Start(Moves("combine.gradient", args.dy, args.rows, args.drows));
   if (op.is_dry()) return;
-  args.dy.dtype() == DType::kF64 ? reference::CombineGradient(args, ctx)
-                                 : cpu::CombineGradient(args, ctx);
+  BackendFor(args.dy.dtype(), ctx).combine_gradient(args, ctx);
 }
 
 void WeightsByRow(const Tensor& weights, const RoutingPlan& plan, const Tensor& y, Context& ctx) {
@@ -90,11 +83,7 @@ void WeightsByRow(const Tensor& weights, const RoutingPlan& plan, const Tensor& 
   CheckAlike(weights, y);
   const OpScope op = ctx.Start(Moves("weights_by_row", weights, y));
   if (op.is_dry()) return;
-  const auto set = [&]<class T>(const T* from, T* to) {
-    for (int64_t p = 0; p < plan.num_pairs(); ++p) to[plan.row.data<int32_t>()[p]] = from[p];
-  };
-  y.dtype() == DType::kF64 ? set(weights.data<double>(), y.data<double>())
-                           : set(weights.data<float>(), y.data<float>());
+  BackendFor(y.dtype(), ctx).weights_by_row(weights, plan, y, ctx);
 }
 
 void WeightsByRowGradient(const WeightsByRowGradientArgs& args, Context& ctx) {
@@ -102,13 +91,7 @@ void WeightsByRowGradient(const WeightsByRowGradientArgs& args, Context& ctx) {
   CheckAlike(args.dweights, args.dy);
   const OpScope op = ctx.Start(Moves("weights_by_row.gradient", args.dy, args.dweights));
   if (op.is_dry()) return;
-  const auto set = [&]<class T>(const T* from, T* to) {
-    for (int64_t p = 0; p < args.plan.num_pairs(); ++p) {
-      to[p] = (args.accumulate ? to[p] : 0) + from[args.plan.row.data<int32_t>()[p]];
-    }
-  };
-  args.dy.dtype() == DType::kF64 ? set(args.dy.data<double>(), args.dweights.data<double>())
-                                 : set(args.dy.data<float>(), args.dweights.data<float>());
+  BackendFor(args.dy.dtype(), ctx).weights_by_row_gradient(args, ctx);
 }
 
 void WeighRowsGradient(const WeighRowsGradientArgs& args, Context& ctx) {
@@ -121,8 +104,7 @@ void WeighRowsGradient(const WeighRowsGradientArgs& args, Context& ctx) {
   const OpScope op =
       ctx.Start(Moves("weigh_rows.gradient", args.dy, args.x, args.dx, args.weighted));
   if (op.is_dry()) return;
-  args.x.dtype() == DType::kF64 ? reference::WeighRowsGradient(args, ctx)
-                                : cpu::WeighRowsGradient(args, ctx);
+  BackendFor(args.x.dtype(), ctx).weigh_rows_gradient(args, ctx);
 }
 
 }  // namespace moebius::kernels

@@ -2,12 +2,10 @@
 
 #include <algorithm>
 #include <limits>
-#include <numeric>
 #include <vector>
 
+#include "kernels/backend.h"
 #include "kernels/checks.h"
-#include "kernels/cpu/cpu.h"
-#include "kernels/reference/reference.h"
 
 namespace moebius::kernels {
 namespace {
@@ -16,20 +14,6 @@ Tensor Int32(int64_t size, Context& ctx) { return ctx.Empty(DType::kI32, {size},
 
 bool IsPadding(const TopKArgs& args, int64_t t) {
   return args.document_ids.defined() && args.document_ids.data<int32_t>()[t] < 0;
-}
-
-// Returns the token offsets of k experts for each token that is not padding.
-Tensor OffsetsOfK(const TopKArgs& args, Context& ctx) {
-  const int64_t T = args.scores.shape()[0];
-  const Tensor offsets = Int32(T + 1, ctx);
-  if (ctx.device().is_meta()) return offsets;
-  int32_t next = 0;
-  for (int64_t t = 0; t < T; ++t) {
-    offsets.data<int32_t>()[t] = next;
-    next += IsPadding(args, t) ? 0 : static_cast<int32_t>(args.k);
-  }
-  offsets.data<int32_t>()[T] = next;
-  return offsets;
 }
 
 void CheckTopK(const TopKArgs& args) {
@@ -74,18 +58,7 @@ RoutingPlan BuildPlan(const Tensor& token_offsets, const Tensor& experts, int64_
   const RoutingPlan plan = {token_offsets, experts, Int32(num_experts + 1, ctx), Int32(P, ctx)};
   const OpScope op = ctx.Start(Moves("plan", experts, plan.row));
   if (op.is_dry()) return plan;
-
-  CHECK_EQ(token_offsets.span<int32_t>().back(), P) << "pairs beyond the last token";
-  const auto offsets = plan.expert_offsets.span<int32_t>();
-  std::ranges::fill(offsets, 0);
-  for (const int32_t expert : experts.span<int32_t>()) {
-    CHECK(0 <= expert && expert < num_experts) << "expert " << expert;
-    ++offsets[expert + 1];
-  }
-  std::partial_sum(offsets.begin(), offsets.end(), offsets.begin());
-  std::vector<int32_t> next(offsets.begin(), offsets.end());
-  std::ranges::transform(experts.span<int32_t>(), plan.row.data<int32_t>(),
-                         [&](int32_t expert) { return next[expert]++; });
+  BackendFor(DType::kI32, ctx).build_plan(plan, ctx);
   return plan;
 }
 
@@ -93,25 +66,22 @@ Tensor RowTokens(const RoutingPlan& plan, Context& ctx) {
   const Tensor tokens = Int32(plan.num_pairs(), ctx);
   const OpScope op = ctx.Start(Moves("plan", plan.row, tokens));
   if (op.is_dry()) return tokens;
-  const auto offsets = plan.token_offsets.span<int32_t>();
-  for (int32_t t = 0; t < plan.num_tokens(); ++t) {
-    for (int32_t p = offsets[t]; p < offsets[t + 1]; ++p) {
-      tokens.data<int32_t>()[plan.row.data<int32_t>()[p]] = t;
-    }
-  }
+  BackendFor(DType::kI32, ctx).row_tokens(plan, tokens, ctx);
   return tokens;
 }
 
 RoutingPlan TopK(const TopKArgs& args, Context& ctx) {
   CheckTopK(args);
   const auto [T, E] = Dims<2>(args.scores);
-  const Tensor offsets = OffsetsOfK(args, ctx);
+  const Tensor offsets = Int32(T + 1, ctx);
   const OpScope op = ctx.Start(Moves("top_k", args.scores));
-  const Tensor experts = Int32(op.is_dry() ? T * args.k : offsets.span<int32_t>().back(), ctx);
-  if (!op.is_dry()) {
-    args.scores.dtype() == DType::kF64 ? reference::ChooseTopK(args, experts, ctx)
-                                       : cpu::ChooseTopK(args, experts, ctx);
-  }
+  if (op.is_dry()) return BuildPlan(offsets, Int32(T * args.k, ctx), E, ctx);
+  const Backend& backend = BackendFor(args.scores.dtype(), ctx);
+  backend.offsets_of_k(args, offsets, ctx);
+  // Without padding the host knows how many there are.
+  const bool is_exact = !args.document_ids.defined();
+  const Tensor experts = Int32(is_exact ? T * args.k : offsets.span<int32_t>().back(), ctx);
+  backend.choose_top_k(args, offsets, experts, ctx);
   return BuildPlan(offsets, experts, E, ctx);
 }
 

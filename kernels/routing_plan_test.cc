@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "tests/testing/adversarial_routing.h"
+#include "tests/testing/device_context.h"
 #include "tests/testing/random_tensors.h"
 
 namespace moebius::kernels {
@@ -19,7 +20,7 @@ Tensor Int32(Context& ctx, const Numbers& values) {
 }
 
 TEST(RoutingPlan, GroupsPairsByExpert) {
-  Context ctx;
+  test::DeviceContext ctx;
   const RoutingPlan plan = BuildPlan(Int32(ctx, {0, 1, 1, 3}), Int32(ctx, {1, 0, 1}), 2, ctx);
   EXPECT_EQ(ToDoubles(plan.expert_offsets), (Numbers{0, 1, 3}));
   EXPECT_EQ(ToDoubles(plan.row), (Numbers{1, 0, 2}));
@@ -29,7 +30,7 @@ TEST(RoutingPlan, GroupsPairsByExpert) {
 }
 
 TEST(RoutingPlan, RowsAreAStablePermutation) {
-  Context ctx;
+  test::DeviceContext ctx;
   for (const auto& routing : test::AdversarialRoutings(23, 6)) {
     SCOPED_TRACE(routing.name);
     const RoutingPlan plan = BuildPlan(Int32(ctx, routing.token_offsets()),
@@ -55,7 +56,7 @@ class TopKTest : public testing::TestWithParam<DType> {
     return FromValues(ctx_, GetParam(), {T, E}, values);
   }
 
-  Context ctx_{{.num_threads = 2}};
+  test::DeviceContext ctx_{{.num_threads = 2}};
 };
 
 TEST_P(TopKTest, BestFirstAndTiesToTheLowerExpert) {
@@ -101,7 +102,7 @@ INSTANTIATE_TEST_SUITE_P(DTypes, TopKTest, testing::Values(DType::kF32, DType::k
                          [](const auto& info) { return NameOf(info.param); });
 
 TEST(RoutingPlan, MetaPlansForTheMostThereCanBe) {
-  Context ctx({.device = kMeta});
+  test::DeviceContext ctx({.device = kMeta});
   const RoutingPlan plan = TopK({.scores = ctx.Empty(DType::kF32, {5, 8}, "s"), .k = 2}, ctx);
   EXPECT_EQ(plan.num_pairs(), 10);
   EXPECT_EQ(plan.num_experts(), 8);

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "tests/testing/adversarial_routing.h"
+#include "tests/testing/device_context.h"
 #include "tests/testing/random_tensors.h"
 #include "tests/testing/tolerance.h"
 
@@ -29,7 +30,7 @@ class RoutingTest : public testing::TestWithParam<DType> {
     return test::FromValues(ctx_, DType::kI32, {static_cast<int64_t>(values.size())}, values);
   }
 
-  Context ctx_{{.num_threads = 2}};
+  test::DeviceContext ctx_{{.num_threads = 2}};
 };
 
 TEST_P(RoutingTest, AgreesWithTheReferenceOnEveryRouting) {

@@ -1,7 +1,8 @@
 // The forms in which products read weights (WeightFormat), made from a parameter's value.
 //
 // A plain image has the value's shape. The bytes of a packed F32 or BF16 image are known to the
-// device's kernels alone; the image of an F64 product is the value itself, in every format.
+// device's kernels alone (an accelerator's read plain ones); the image of an F64 product is the
+// value itself, in every format.
 #pragma once
 
 #include "core/tape/tape.h"
@@ -10,7 +11,7 @@
 namespace moebius::kernels {
 
 // Of an image of a weight w [N, K] or [e, N, K] (plain: any shape) in dtype `compute`.
-Shape WeightImageShape(const Shape& w, WeightFormat format, DType compute);
+Shape WeightImageShape(const Shape& w, WeightFormat format, DType compute, const Context& context);
 
 // Writes the image of `w` (F32; F64 gives only plain images) into `image`, whose shape is
 // WeightImageShape's and whose dtype is F32 or BF16.

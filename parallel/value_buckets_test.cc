@@ -67,6 +67,11 @@ class Model {
   std::optional<ValueBuckets> values_;
 };
 
+int64_t ImageElements(WeightFormat format) {
+  return kernels::WeightImageShape({2, kElements / 2}, format, DType::kF32, Context())
+      .num_elements();
+}
+
 TEST(ValueBuckets, FetchWhatOtherRanksUpdated) {
   RunOnThreads(4, [](Communicator& world) {
     for (const ZeroStage stage : {ZeroStage::kOptimizer, ZeroStage::kGradients}) {
@@ -192,11 +197,7 @@ TEST(GatheredWeights, TakeTheMemoryOfTwoBuckets) {
     EXPECT_EQ(arena.by_name()["parameters"].bytes, kNumParameters * kBytes / 2);
     EXPECT_LE(arena.by_name()["gathered_parameters"].peak_bytes, 2 * kBytes);
     const int64_t image_bytes =
-        4 *
-        (kernels::WeightImageShape({2, kElements / 2}, WeightFormat::kPacked, DType::kF32)
-             .num_elements() +
-         kernels::WeightImageShape({2, kElements / 2}, WeightFormat::kPackedTransposed, DType::kF32)
-             .num_elements());
+        4 * (ImageElements(WeightFormat::kPacked) + ImageElements(WeightFormat::kPackedTransposed));
     EXPECT_LE(arena.by_name()["weight_image"].peak_bytes, 2 * image_bytes);
   });
 }

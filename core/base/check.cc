@@ -15,11 +15,18 @@ LastWords& Words() {
   return words;
 }
 
+void (*end_process_of_program)(const std::string&, int) = nullptr;
+
 }  // namespace
 
 void SetLastWords(LastWords words) { Words() = std::move(words); }
 
+void EndProcessBy(void (*end_process)(const std::string&, int)) {
+  end_process_of_program = end_process;
+}
+
 void EndProcess(const std::string& sentence, int exit_code) {
+  if (end_process_of_program != nullptr) end_process_of_program(sentence, exit_code);
   static std::recursive_mutex ending;  // never let go of
   static bool failed_while_ending = false;
   ending.lock();

@@ -19,6 +19,9 @@ namespace moebius {
 using LastWords = std::function<void(const std::string& sentence, int exit_code)>;
 void SetLastWords(LastWords words);  // before threads start; replaces earlier ones
 
+// For a plugin, which has a copy of this code: from now on it ends the process as its program does.
+void EndProcessBy(void (*end_process)(const std::string& sentence, int exit_code));
+
 }  // namespace moebius
 
 namespace moebius::internal {

@@ -26,13 +26,23 @@ int64_t RoundUp(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; 
 
 class Arena::Impl : public std::enable_shared_from_this<Arena::Impl> {
  public:
-  Impl(std::string name, Device device, int64_t budget)
-      : name_(std::move(name)), device_(device), budget_(budget) {}
+  Impl(std::string name, Device device, int64_t budget, std::shared_ptr<Accelerator> accelerator)
+      : name_(std::move(name)),
+        device_(device),
+        budget_(budget),
+        accelerator_(std::move(accelerator)) {}
   ~Impl() {
-    for (const auto& [address, bytes] : mappings_) ::munmap(address, static_cast<size_t>(bytes));
+    for (const auto& [address, bytes] : mappings_) {
+      if (accelerator_ != nullptr) {
+        accelerator_->Unmap(address, bytes);
+      } else {
+        ::munmap(address, static_cast<size_t>(bytes));
+      }
+    }
   }
 
   std::shared_ptr<Storage> Allocate(int64_t bytes, const char* name);
+  Accelerator* accelerator() const { return accelerator_.get(); }
   void Free(char* address, int64_t bytes, const std::string& name);
 
   Use total() const {
@@ -55,11 +65,13 @@ class Arena::Impl : public std::enable_shared_from_this<Arena::Impl> {
   void AddFree(char* address, int64_t bytes);
   void RemoveFree(std::map<char*, int64_t>::iterator hole);
   void Map(int64_t bytes);
+  void* MapPages(int64_t bytes);  // null: refused
   [[noreturn]] void FailOverBudget(int64_t bytes, const char* name) const;
 
   const std::string name_;
   const Device device_;
   const int64_t budget_;
+  const std::shared_ptr<Accelerator> accelerator_;
   mutable std::mutex mutex_;
   std::map<char*, int64_t> free_by_address_;
   std::set<std::pair<int64_t, char*>> free_by_size_;
@@ -74,7 +86,7 @@ class ArenaStorage final : public Storage {
  public:
   ArenaStorage(void* data, int64_t bytes, Device device, int64_t taken, std::string name,
                std::shared_ptr<Arena::Impl> arena)
-      : Storage(data, bytes, device),
+      : Storage(data, bytes, device, arena->accelerator()),
         taken_(taken),
         name_(std::move(name)),
         arena_(std::move(arena)) {}
@@ -149,16 +161,22 @@ void Arena::Impl::RemoveFree(std::map<char*, int64_t>::iterator hole) {
 void Arena::Impl::Map(int64_t bytes) {
   // One huge page more than needed, so that the usable part starts on a huge page.
   const int64_t usable = std::max(kMapping, RoundUp(bytes, kHugePage));
-  void* address = ::mmap(nullptr, static_cast<size_t>(usable + kHugePage), PROT_READ | PROT_WRITE,
-                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (address == MAP_FAILED) {
+  void* address = MapPages(usable + kHugePage);
+  if (address == nullptr) {
     EndProcess(name_ + " memory: the system refuses " + std::to_string(usable) + " bytes", 1);
   }
   mappings_.emplace_back(static_cast<char*>(address), usable + kHugePage);
   const auto start = reinterpret_cast<uintptr_t>(address);
   char* aligned = reinterpret_cast<char*>(RoundUp(static_cast<int64_t>(start), kHugePage));
-  ::madvise(aligned, static_cast<size_t>(usable), MADV_HUGEPAGE);
+  if (accelerator_ == nullptr) ::madvise(aligned, static_cast<size_t>(usable), MADV_HUGEPAGE);
   AddFree(aligned, usable);
+}
+
+void* Arena::Impl::MapPages(int64_t bytes) {
+  if (accelerator_ != nullptr) return accelerator_->Map(bytes);
+  void* address = ::mmap(nullptr, static_cast<size_t>(bytes), PROT_READ | PROT_WRITE,
+                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  return address == MAP_FAILED ? nullptr : address;
 }
 
 void Arena::Impl::FailOverBudget(int64_t bytes, const char* name) const {
@@ -173,9 +191,10 @@ void Arena::Impl::FailOverBudget(int64_t bytes, const char* name) const {
   EndProcess(sentence.str(), 1);
 }
 
-Arena::Arena(std::string name, Device device, int64_t budget_bytes)
-    : impl_(std::make_shared<Impl>(std::move(name), device, budget_bytes)) {
-  CHECK(device.is_cpu() || device.is_meta()) << "the CUDA arena comes with its plugin";
+Arena::Arena(std::string name, Device device, int64_t budget_bytes,
+             std::shared_ptr<Accelerator> accelerator) {
+  CHECK(device.is_cuda() == (accelerator != nullptr)) << "an accelerator has memory of its own";
+  impl_ = std::make_shared<Impl>(std::move(name), device, budget_bytes, std::move(accelerator));
 }
 
 Arena::~Arena() = default;

@@ -8,6 +8,7 @@
 #include <memory>
 #include <string>
 
+#include "core/tensor/accelerator.h"
 #include "core/tensor/device.h"
 
 namespace moebius {
@@ -16,12 +17,19 @@ namespace moebius {
 // bytes. Aligned to 64 bytes; not zeroed.
 class Storage {
  public:
-  Storage(void* data, int64_t bytes, Device device) : data_(data), bytes_(bytes), device_(device) {}
+  // `accelerator`: whose memory it is; null: the host's.
+  Storage(void* data, int64_t bytes, Device device, Accelerator* accelerator = nullptr)
+      : data_(data), bytes_(bytes), device_(device), accelerator_(accelerator) {}
   virtual ~Storage() = default;
   Storage(const Storage&) = delete;
   Storage& operator=(const Storage&) = delete;
 
   void* data() const { return data_; }
+  // For the host to read and write.
+  void* host_data() const {
+    if (accelerator_ != nullptr) accelerator_->Wait();
+    return data_;
+  }
   int64_t bytes() const { return bytes_; }
   Device device() const { return device_; }
 
@@ -29,6 +37,7 @@ class Storage {
   void* const data_;
   const int64_t bytes_;
   const Device device_;
+  Accelerator* const accelerator_;
 };
 
 class Arena {
@@ -39,8 +48,9 @@ class Arena {
   };
 
   // `name` for messages ("device", "host"). budget_bytes 0: no limit. A request beyond the budget
-  // ends the run with the arena's table of names (exit code 1).
-  Arena(std::string name, Device device, int64_t budget_bytes = 0);
+  // ends the run with the arena's table of names (exit code 1). `accelerator`: of kCuda.
+  Arena(std::string name, Device device, int64_t budget_bytes = 0,
+        std::shared_ptr<Accelerator> accelerator = nullptr);
   ~Arena();  // storages may outlive the arena
 
   std::shared_ptr<Storage> Allocate(int64_t bytes, const char* name);

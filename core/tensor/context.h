@@ -2,6 +2,7 @@
 // step. One per rank, passed, never global: several ranks may share a process.
 #pragma once
 
+#include <memory>
 #include <vector>
 
 #include "core/base/thread_pool.h"
@@ -28,7 +29,8 @@ class Context {
     std::vector<int> cores = {};  // thread i is pinned to cores[i]; empty: not pinned
     int64_t device_budget_bytes = 0;
     int64_t host_budget_bytes = 0;
-    WorkObserver* observer = nullptr;  // of ops; outlives the context
+    WorkObserver* observer = nullptr;                    // of ops; outlives the context
+    std::shared_ptr<Accelerator> accelerator = nullptr;  // if the device is one
     // Numbers that ops hold at a time where they can work in chunks (the loss's logits): those of
     // the CPU stay in its caches.
     int64_t chunk_elements = int64_t{1} << 21;
@@ -37,13 +39,15 @@ class Context {
   explicit Context(const Options& options)
       : device_(options.device),
         pool_(options.num_threads, options.cores),
-        device_arena_("device", options.device, options.device_budget_bytes),
+        device_arena_("device", options.device, options.device_budget_bytes, options.accelerator),
         host_arena_("host", options.device.is_meta() ? kMeta : kCpu, options.host_budget_bytes),
+        accelerator_(options.accelerator),
         observer_(options.observer),
         chunk_elements_(options.chunk_elements) {}
   Context() : Context(Options{}) {}
 
   Device device() const { return device_; }
+  Accelerator* accelerator() const { return accelerator_.get(); }  // null on the CPU
   ThreadPool& pool() { return pool_; }
   Arena& arena(MemoryTier tier = MemoryTier::kDevice) {
     return tier == MemoryTier::kDevice ? device_arena_ : host_arena_;
@@ -66,6 +70,7 @@ class Context {
   ThreadPool pool_;
   Arena device_arena_;
   Arena host_arena_;
+  const std::shared_ptr<Accelerator> accelerator_;
   WorkObserver* const observer_;
   const int64_t chunk_elements_;
   StepState step_;

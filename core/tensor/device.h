@@ -11,6 +11,7 @@ struct Device {
   int ordinal = 0;
 
   bool is_cpu() const { return kind == DeviceKind::kCpu; }
+  bool is_cuda() const { return kind == DeviceKind::kCuda; }
   bool is_meta() const { return kind == DeviceKind::kMeta; }
   bool operator==(const Device&) const = default;
 };

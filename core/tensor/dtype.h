@@ -17,7 +17,7 @@ struct BF16 {
   uint16_t bits = 0;
 
   BF16() = default;
-  explicit BF16(float x) {
+  explicit constexpr BF16(float x) {
     uint32_t u = std::bit_cast<uint32_t>(x);
     if ((u & 0x7FFFFFFFu) > 0x7F800000u) {
       bits = static_cast<uint16_t>(u >> 16 | 0x40);
@@ -26,7 +26,7 @@ struct BF16 {
       bits = static_cast<uint16_t>(u >> 16);
     }
   }
-  explicit operator float() const { return std::bit_cast<float>(uint32_t{bits} << 16); }
+  explicit constexpr operator float() const { return std::bit_cast<float>(uint32_t{bits} << 16); }
 };
 
 template <class T>

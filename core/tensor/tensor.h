@@ -55,6 +55,7 @@ class Tensor {
   Device device() const { return storage_->device(); }
   const std::shared_ptr<Storage>& storage() const { return storage_; }
 
+  // For the host to read and write: waits for what an accelerator still does (accelerator.h).
   // REQUIRES: T is the dtype's type, and the device has bytes (not kMeta). Constness of the
   // elements is not tracked.
   template <class T>
@@ -68,7 +69,15 @@ class Tensor {
   }
   std::byte* raw() const {
     CHECK(defined() && !device().is_meta()) << "no bytes to read";
-    return static_cast<std::byte*>(storage_->data()) + offset_;
+    return static_cast<std::byte*>(storage_->host_data()) + offset_;
+  }
+
+  // For kernels of the tensor's device; null if undefined.
+  template <class T>
+  T* device_data() const {
+    if (!defined()) return nullptr;
+    CHECK(kDTypeOf<T> == dtype_) << "the tensor holds " << NameOf(dtype_);
+    return reinterpret_cast<T*>(static_cast<std::byte*>(storage_->data()) + offset_);
   }
 
   Tensor Slice(int64_t begin, int64_t end) const;  // rows begin .. end of the leading dimension

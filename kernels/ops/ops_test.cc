@@ -7,6 +7,7 @@
 #include "kernels/ops/embedding.h"
 #include "kernels/ops/rms_norm.h"
 #include "kernels/ops/rotary.h"
+#include "tests/testing/device_context.h"
 #include "tests/testing/gradient_check.h"
 #include "tests/testing/random_tensors.h"
 
@@ -22,7 +23,7 @@ class OpsTest : public testing::Test {
     return test::RandomTensor(ctx_, DType::kF64, shape, name);
   }
 
-  Context ctx_;
+  test::DeviceContext ctx_;
 };
 
 TEST_F(OpsTest, RmsNorm) {

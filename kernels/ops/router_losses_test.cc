@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "kernels/ops/activations.h"
+#include "tests/testing/device_context.h"
 #include "tests/testing/gradient_check.h"
 #include "tests/testing/random_tensors.h"
 
@@ -20,7 +21,7 @@ class RouterLossesTest : public testing::Test {
     return test::RandomTensor(ctx_, DType::kF64, shape, name);
   }
 
-  Context ctx_;
+  test::DeviceContext ctx_;
 };
 
 TEST_F(RouterLossesTest, BalanceLossOfSoftmaxAndOfNormalizedSigmoid) {

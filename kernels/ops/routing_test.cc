@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "tests/testing/adversarial_routing.h"
+#include "tests/testing/device_context.h"
 #include "tests/testing/gradient_check.h"
 #include "tests/testing/random_tensors.h"
 
@@ -25,7 +26,7 @@ class RoutingOpsTest : public testing::Test {
                               routing.num_experts, ctx_);
   }
 
-  Context ctx_;
+  test::DeviceContext ctx_;
 };
 
 TEST_F(RoutingOpsTest, GradientsOnEveryRouting) {

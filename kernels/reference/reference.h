@@ -9,6 +9,8 @@
 #include "kernels/cross_entropy.h"
 #include "kernels/elementwise.h"
 #include "kernels/embedding.h"
+#include "kernels/expert_counts.h"
+#include "kernels/linear.h"
 #include "kernels/rms_norm.h"
 #include "kernels/rotary.h"
 #include "kernels/router_losses.h"
@@ -67,6 +69,17 @@ void ZLoss(const Tensor& logits, const kernels::ZLossOptions& options, const Ten
            Context& ctx);
 void ZLossGradient(const Tensor& logits, const kernels::ZLossOptions& options,
                    const kernels::RouterLossGradientArgs& gradient, Context& ctx);
+
+// exact.cc: of any dtype.
+void ConvertWeight(const Tensor& w, WeightFormat format, const Tensor& image, Context& ctx);
+void CombineStatistics(const Tensor& parts, const Tensor& whole, Context& ctx);
+void OffsetsOfK(const kernels::TopKArgs& args, const Tensor& token_offsets, Context& ctx);
+void BuildPlan(const RoutingPlan& plan, Context& ctx);
+void RowTokens(const RoutingPlan& plan, const Tensor& tokens, Context& ctx);
+void WeightsByRow(const Tensor& weights, const RoutingPlan& plan, const Tensor& y, Context& ctx);
+void WeightsByRowGradient(const kernels::WeightsByRowGradientArgs& args, Context& ctx);
+void ExpertCounts(const kernels::ExpertCountsArgs& args, Context& ctx);
+void ExpertFractions(const Tensor& counts, const Tensor& fractions, Context& ctx);
 
 void AdamW(const kernels::AdamWArgs& args, Context& ctx);
 
