@@ -25,8 +25,11 @@ RankCores ShareOf(const std::vector<int>& cores, int index, int count, int threa
 RankCores CoresOf(const HostRank& rank, const std::vector<int>& allowed, int host_cores,
                   int threads_per_rank) {
   const bool fit = static_cast<int>(allowed.size()) * rank.count <= host_cores;
-  return rank.bound.value_or(fit) ? ShareOf(allowed, 0, 1, threads_per_rank)
-                                  : ShareOf(allowed, rank.index, rank.count, threads_per_rank);
+  RankCores share = rank.bound.value_or(fit)
+                        ? ShareOf(allowed, 0, 1, threads_per_rank)
+                        : ShareOf(allowed, rank.index, rank.count, threads_per_rank);
+  share.index = rank.index;
+  return share;
 }
 
 std::optional<int> TasksOnNode(absl::string_view list, int node) {

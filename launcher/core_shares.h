@@ -10,6 +10,7 @@ namespace moebius {
 
 // A rank's share of the host's cores.
 struct RankCores {
+  int index = 0;  // of the rank among those of its host
   int num_threads = 1;
   std::vector<int> cores;  // one for each thread; empty: not pinned, there are too few
 };

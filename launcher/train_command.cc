@@ -9,7 +9,9 @@
 #include "configs/validate.h"
 #include "core/base/files.h"
 #include "kernels/cpu/calibrate.h"
+#include "kernels/open_cuda.h"
 #include "launcher/commands.h"
+#include "launcher/device.h"
 #include "launcher/exit_codes.h"
 #include "launcher/failure_report.h"
 #include "launcher/prepare_data.h"
@@ -57,24 +59,34 @@ absl::Status CheckResume(const RunConfig& config, const RunPaths& paths,
 }
 
 double TotalPeakFlops(Session& session) {
-  double peak = cpu::PeakFlops(session.model().policy().compute, session.context());
+  const DType compute = session.model().policy().compute;
+  const Accelerator* accelerator = session.context().accelerator();
+  double peak = accelerator != nullptr ? accelerator->PeakFlops(compute)
+                                       : cpu::PeakFlops(compute, session.context());
   session.mesh().world().AllReduce(std::span(&peak, 1)).Wait();
   return peak;
 }
 
+std::string DeviceSentence(const DeviceChoice& choice, const Context& context) {
+  if (context.accelerator() == nullptr) return choice.sentence;
+  return absl::StrCat(choice.sentence, ": ", context.accelerator()->Describe());
+}
+
 // The run of one rank, from opening the data to the last checkpoint.
 absl::StatusOr<TrainOutcome> TrainRank(const RunConfig& config, const TrainFlags& flags,
-                                       RunDirectory* run, TraceRecorder* trace, Communicator& world,
+                                       const DeviceChoice& device, RunDirectory* run,
+                                       TraceRecorder* trace, Communicator& world,
                                        const RankCores& cores) {
   auto dataset = Dataset::Open(config.data().dir());
   RETURN_IF_ERROR(Agree(world, dataset.status()));
-  auto session = Session::Create(config, world, *dataset,
-                                 {.num_threads = cores.num_threads,
-                                  .cores = cores.cores,
-                                  .device_budget_bytes = config.run().device_memory_bytes(),
-                                  .host_budget_bytes = config.run().host_memory_bytes(),
-                                  .observer = trace},
-                                 trace);
+  const auto resources = OnDevice(device, CudaPluginPath(), cores.index, world,
+                                  {.num_threads = cores.num_threads,
+                                   .cores = cores.cores,
+                                   .device_budget_bytes = config.run().device_memory_bytes(),
+                                   .host_budget_bytes = config.run().host_memory_bytes(),
+                                   .observer = trace});
+  RETURN_IF_ERROR(Agree(world, resources.status()));
+  auto session = Session::Create(config, world, *dataset, *resources, trace);
   RETURN_IF_ERROR(Agree(world, session.status()));
 
   const bool first_here = world.rank() == 0 || flags.ranks == 1;  // threads share the signals
@@ -82,6 +94,7 @@ absl::StatusOr<TrainOutcome> TrainRank(const RunConfig& config, const TrainFlags
       {.checkpoint_directory = RunPaths{config.run().dir()}.checkpoints(),
        .resume_from = flags.checkpoint,
        .config_text = PrintConfig(config),
+       .device = DeviceSentence(device, (*session)->context()),
        .peak_flops = TotalPeakFlops(**session),
        .run = run,
        .take_request = [=] { return first_here ? TakeRequest() : Request::kNone; },
@@ -119,6 +132,7 @@ absl::StatusOr<TrainOutcome> Train(const TrainFlags& flags) {
   RETURN_IF_ERROR(CheckRanks(flags.ranks));
   RETURN_IF_ERROR(ValidateLayout(config, WorldSize(flags.ranks)));
   RETURN_IF_ERROR(CheckPipeline(config, WorldSize(flags.ranks)));
+  ASSIGN_OR_RETURN(const DeviceChoice device, ChooseDevice(config, CudaPluginPath()));
   if (flags.config.OnlyChecks()) return TrainOutcome::kDone;
 
   // The first process prepares what all share, before MPI starts.
@@ -155,7 +169,8 @@ absl::StatusOr<TrainOutcome> Train(const TrainFlags& flags) {
        .board_directory = paths.root + "/board"},
       [&](Communicator& world, const RankCores& cores) -> absl::Status {
         RunDirectory* records = world.rank() == 0 ? &*run : nullptr;
-        const auto result = TrainRank(config, flags, records, trace_of(world.rank()), world, cores);
+        const auto result =
+            TrainRank(config, flags, device, records, trace_of(world.rank()), world, cores);
         const bool speaks = world.rank() == 0 || flags.ranks == 1;  // threads: one of them
         if (result.ok() && speaks) outcome = *result;
         return result.status();

@@ -26,6 +26,7 @@ absl::StatusOr<std::unique_ptr<Trainer>> Trainer::Create(const Options& options,
   std::unique_ptr<Trainer> trainer(new Trainer(options, session, dataset));
   RETURN_IF_ERROR(AgreeOn(trainer->Resume(), trainer->Ranks()));
   RETURN_IF_ERROR(AgreeOn(trainer->StartRecords(), trainer->Ranks()));
+  if (!options.device.empty()) trainer->Say(options.device);
   return trainer;
 }
 

@@ -10,6 +10,8 @@
 #include <cstdint>
 #include <string>
 
+#include "core/tensor/dtype.h"
+
 namespace moebius {
 
 namespace kernels {
@@ -21,6 +23,9 @@ class Accelerator {
   virtual ~Accelerator() = default;
 
   virtual std::string Describe() const = 0;  // "NVIDIA H200, 139 GiB"
+
+  // Operations per second that its data sheet gives for dense products; 0: not known.
+  virtual double PeakFlops(DType dtype) const = 0;
 
   // Memory that both the device and the host can use; null: there is not as much.
   virtual void* Map(int64_t bytes) = 0;

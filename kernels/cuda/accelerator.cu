@@ -8,6 +8,8 @@
 namespace moebius::cuda {
 namespace {
 
+// Its memory is pinned memory of the host, which kernels reach over the bus: correct whoever reads
+// and writes, and slow.
 class CudaDevice final : public Accelerator {
  public:
   explicit CudaDevice(int ordinal) : ordinal_(ordinal) {
@@ -23,15 +25,26 @@ class CudaDevice final : public Accelerator {
            " GiB";
   }
 
+  // Of Hopper: products of an SM in a clock, on tensor cores for BF16.
+  double PeakFlops(DType dtype) const override {
+    int sms = 0, major = 0, kilohertz = 0;
+    cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, ordinal_);
+    cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, ordinal_);
+    cudaDeviceGetAttribute(&kilohertz, cudaDevAttrClockRate, ordinal_);
+    if (major != 9) return 0;
+    return 1e3 * kilohertz * sms * (dtype == DType::kBF16 ? 4096 : 256);
+  }
+
   void* Map(int64_t bytes) override {
     CheckCuda(cudaSetDevice(ordinal_), "choosing the device");
     void* memory = nullptr;
-    const cudaError_t error = cudaMallocManaged(&memory, static_cast<size_t>(bytes));
+    const cudaError_t error = cudaHostAlloc(&memory, static_cast<size_t>(bytes),
+                                            cudaHostAllocMapped | cudaHostAllocPortable);
     if (error == cudaErrorMemoryAllocation) return nullptr;
     CheckCuda(error, "asking for memory");
     return memory;
   }
-  void Unmap(void* memory, int64_t) override { cudaFree(memory); }
+  void Unmap(void* memory, int64_t) override { cudaFreeHost(memory); }
 
   void Clear(void* memory, int64_t bytes) override {
     CheckCuda(cudaMemsetAsync(memory, 0, static_cast<size_t>(bytes), stream_), "clearing memory");

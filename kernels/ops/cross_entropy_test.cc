@@ -3,7 +3,6 @@
 #include <gtest/gtest.h>
 
 #include "kernels/weight_images.h"
-#include "tests/testing/device_context.h"
 #include "tests/testing/gradient_check.h"
 #include "tests/testing/random_tensors.h"
 #include "tests/testing/tolerance.h"
@@ -31,7 +30,7 @@ Batch MakeBatch(Context& ctx, DType dtype, int64_t T, int64_t D, int64_t V) {
 }
 
 TEST(CrossEntropyLoss, Gradients) {
-  test::DeviceContext ctx;
+  Context ctx;
   for (const int64_t T : {5, 0}) {
     const Batch batch = MakeBatch(ctx, DType::kF64, T, 3, 7);
     const Tensor weights = test::Convert(ctx, batch.weights, DType::kF64);
@@ -59,7 +58,7 @@ Results Train(Context& ctx, const Batch& batch, const Tensor& head) {
 
 // Several chunks: 64 tokens each at this vocabulary.
 TEST(CrossEntropyLoss, AgreesWithTheReferenceOverChunks) {
-  test::DeviceContext ctx({.num_threads = 2});
+  Context ctx({.num_threads = 2});
   constexpr int64_t T = 70, D = 4, V = 33000;
   const Tensor head = RandomTensor(ctx, DType::kF32, {V, D}, "head", 0.2);
   for (const DType dtype : {DType::kF32, DType::kBF16}) {
@@ -78,7 +77,7 @@ TEST(CrossEntropyLoss, AgreesWithTheReferenceOverChunks) {
 }
 
 TEST(CrossEntropyLoss, EvaluationAgreesWithTraining) {
-  test::DeviceContext ctx({.num_threads = 2});
+  Context ctx({.num_threads = 2});
   for (const int64_t T : {9, 0}) {
     const Batch batch = MakeBatch(ctx, DType::kF32, T, 8, 50);
     Parameter head = test::MakeParameter(ctx, RandomTensor(ctx, DType::kF32, {50, 8}, "head"));

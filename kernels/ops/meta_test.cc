@@ -11,14 +11,13 @@
 #include "kernels/ops/router_losses.h"
 #include "kernels/ops/routing.h"
 #include "kernels/weight_images.h"
-#include "tests/testing/device_context.h"
 #include "tests/testing/gradient_check.h"
 
 namespace moebius::ops {
 namespace {
 
 TEST(Meta, OpsRunWithoutBytes) {
-  test::DeviceContext ctx({.device = kMeta});
+  Context ctx({.device = kMeta});
   constexpr int64_t T = 12, D = 8, E = 6, V = 32;
   const auto empty = [&](DType dtype, const Shape& shape) {
     return ctx.Empty(dtype, shape, "test");

@@ -7,7 +7,6 @@
 #include "kernels/ops/embedding.h"
 #include "kernels/ops/rms_norm.h"
 #include "kernels/ops/rotary.h"
-#include "tests/testing/device_context.h"
 #include "tests/testing/gradient_check.h"
 #include "tests/testing/random_tensors.h"
 
@@ -23,7 +22,7 @@ class OpsTest : public testing::Test {
     return test::RandomTensor(ctx_, DType::kF64, shape, name);
   }
 
-  test::DeviceContext ctx_;
+  Context ctx_;
 };
 
 TEST_F(OpsTest, RmsNorm) {

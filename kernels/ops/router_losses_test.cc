@@ -3,7 +3,6 @@
 #include <gtest/gtest.h>
 
 #include "kernels/ops/activations.h"
-#include "tests/testing/device_context.h"
 #include "tests/testing/gradient_check.h"
 #include "tests/testing/random_tensors.h"
 
@@ -21,7 +20,7 @@ class RouterLossesTest : public testing::Test {
     return test::RandomTensor(ctx_, DType::kF64, shape, name);
   }
 
-  test::DeviceContext ctx_;
+  Context ctx_;
 };
 
 TEST_F(RouterLossesTest, BalanceLossOfSoftmaxAndOfNormalizedSigmoid) {

@@ -3,7 +3,6 @@
 #include <gtest/gtest.h>
 
 #include "tests/testing/adversarial_routing.h"
-#include "tests/testing/device_context.h"
 #include "tests/testing/gradient_check.h"
 #include "tests/testing/random_tensors.h"
 
@@ -26,7 +25,7 @@ class RoutingOpsTest : public testing::Test {
                               routing.num_experts, ctx_);
   }
 
-  test::DeviceContext ctx_;
+  Context ctx_;
 };
 
 TEST_F(RoutingOpsTest, GradientsOnEveryRouting) {

@@ -86,7 +86,7 @@ const std::vector<LibraryHome>& LibraryHomes() {
        std::regex(
            R"((cuda|cublas|cudnn|cufft|curand|nvtx|device_launch|vector_types|mma).*\.h(pp)?|)"
            R"((cuda|cub|thrust|cutlass|cute|nvtx3|cooperative_groups)/.*|cooperative_groups\.h)"),
-       {"kernels/cuda/", "core/tensor/cuda/"}},
+       {"kernels/cuda/"}},
       {"NCCL", std::regex(R"(nccl.*\.h)"), {"parallel/nccl_communicator"}},
       {"MPI",
        std::regex(R"(mpi(-ext)?\.h)"),

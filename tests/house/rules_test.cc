@@ -79,7 +79,6 @@ TEST(LibraryHomes, EachLibraryIsFoundOutsideItsHome) {
 
 TEST(LibraryHomes, AtHomeIsAllowed) {
   EXPECT_THAT(HomesOf("kernels/cuda/gemm.cu", "cuda_bf16.h"), IsEmpty());
-  EXPECT_THAT(HomesOf("core/tensor/cuda/stream.cc", "cuda_runtime.h"), IsEmpty());
   EXPECT_THAT(HomesOf("parallel/nccl_communicator.cc", "nccl.h"), IsEmpty());
   EXPECT_THAT(HomesOf("parallel/mpi_communicator_test.cc", "mpi.h"), IsEmpty());
   EXPECT_THAT(HomesOf("launcher/start_up.cc", "mpi.h"), IsEmpty());

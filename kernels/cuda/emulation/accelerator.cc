@@ -14,6 +14,8 @@ class EmulatedDevice final : public Accelerator {
  public:
   std::string Describe() const override { return "a GPU played by the CPU"; }
 
+  double PeakFlops(DType) const override { return 0; }
+
   void* Map(int64_t bytes) override {
     void* memory = ::mmap(nullptr, static_cast<size_t>(bytes), PROT_READ | PROT_WRITE,
                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
