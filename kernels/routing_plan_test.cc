@@ -2,7 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "tests/testing/adversarial_routing.h"
 #include "tests/testing/device_context.h"
@@ -50,6 +52,41 @@ TEST(RoutingPlan, RowsAreAStablePermutation) {
   }
 }
 
+// Each token has `per_token` pairs, in the order of experts.
+void ExpectPlanOf(const Numbers& experts, int64_t per_token, int64_t num_experts) {
+  test::DeviceContext ctx;
+  const int64_t P = std::ssize(experts);
+  Numbers token_offsets;
+  for (int64_t p = 0; p <= P; p += per_token) token_offsets.push_back(static_cast<double>(p));
+  const RoutingPlan plan =
+      BuildPlan(Int32(ctx, token_offsets), Int32(ctx, experts), num_experts, ctx);
+
+  std::vector<int64_t> pair_at(P);
+  std::iota(pair_at.begin(), pair_at.end(), 0);
+  std::ranges::stable_sort(pair_at, {}, [&](int64_t p) { return experts[p]; });
+  Numbers row(P), row_tokens(P), expert_offsets(num_experts + 1);
+  for (int64_t r = 0; r < P; ++r) {
+    row[pair_at[r]] = static_cast<double>(r);
+    row_tokens[r] = static_cast<double>(pair_at[r] / per_token);
+  }
+  for (const double e : experts) ++expert_offsets[static_cast<size_t>(e) + 1];
+  std::partial_sum(expert_offsets.begin(), expert_offsets.end(), expert_offsets.begin());
+  EXPECT_EQ(ToDoubles(plan.row), row);
+  EXPECT_EQ(ToDoubles(plan.expert_offsets), expert_offsets);
+  EXPECT_EQ(ToDoubles(RowTokens(plan, ctx)), row_tokens);
+}
+
+// More pairs and experts than a block of a device takes at once.
+TEST(RoutingPlan, ManyPairsOfManyExperts) {
+  Numbers experts(5200);
+  // The four of a token differ: by less than 4 * 43 < 1024.
+  for (size_t p = 0; p < experts.size(); ++p)
+    experts[p] = static_cast<double>(p * (p / 1000 + 37) % 1024);
+  ExpectPlanOf(experts, 4, 1024);
+}
+
+TEST(RoutingPlan, ManyPairsOfOneExpert) { ExpectPlanOf(Numbers(5000, 2), 1, 4); }
+
 class TopKTest : public testing::TestWithParam<DType> {
  protected:
   Tensor Scores(int64_t T, int64_t E, const Numbers& values) {
@@ -77,6 +114,22 @@ TEST_P(TopKTest, BiasChoosesAndPaddingGetsNoExpert) {
   EXPECT_EQ(ToDoubles(TopKMargin(args, ctx_)), (Numbers{0.5}));
 }
 
+TEST_P(TopKTest, ManyTokensOfWhichSomeArePadding) {
+  constexpr int64_t T = 9000;
+  Numbers scores, ids, expert, token_offsets = {0};
+  for (int64_t t = 0; t < T; ++t) {
+    const bool is_padding = t % 5 == 2 || (t > 4000 && t < 5000);
+    ids.push_back(is_padding ? -1 : 1);
+    scores.insert(scores.end(), {t % 3 == 0 ? 1.0 : 0.0, 0.5});
+    if (!is_padding) expert.push_back(t % 3 == 0 ? 0 : 1);
+    token_offsets.push_back(static_cast<double>(expert.size()));
+  }
+  const RoutingPlan plan =
+      TopK({.scores = Scores(T, 2, scores), .k = 1, .document_ids = Int32(ctx_, ids)}, ctx_);
+  EXPECT_EQ(ToDoubles(plan.token_offsets), token_offsets);
+  EXPECT_EQ(ToDoubles(plan.expert), expert);
+}
+
 TEST_P(TopKTest, AgreesWithTheReferenceOnTies) {
   for (const int k : {1, 3, 8}) {
     const TopKArgs args = {.scores = Scores(50, 8, test::TiedScores(50, 8)), .k = k};
@@ -86,6 +139,20 @@ TEST_P(TopKTest, AgreesWithTheReferenceOnTies) {
     EXPECT_EQ(ToDoubles(plan.expert), ToDoubles(exact.expert));
     EXPECT_EQ(ToDoubles(plan.row), ToDoubles(exact.row));
     EXPECT_EQ(ToDoubles(TopKMargin(args, ctx_)), (Numbers{k == 8 ? INFINITY : 0}));
+  }
+}
+
+TEST_P(TopKTest, AgreesWithTheReferenceOnManyExperts) {
+  for (const int k : {1, 6, 70}) {
+    const Tensor scores =
+        Scores(20, 70, ToDoubles(test::RandomTensor(ctx_, DType::kF32, {20, 70}, "s")));
+    const Tensor bias = Scores(1, 70, test::TiedScores(1, 70)).Reshape({70});
+    const RoutingPlan plan = TopK({.scores = scores, .bias = bias, .k = k}, ctx_);
+    const RoutingPlan exact = TopK({.scores = test::Convert(ctx_, scores, DType::kF64),
+                                    .bias = test::Convert(ctx_, bias, DType::kF64),
+                                    .k = k},
+                                   ctx_);
+    EXPECT_EQ(ToDoubles(plan.expert), ToDoubles(exact.expert));
   }
 }
 

@@ -75,6 +75,16 @@ T __shfl_up_sync(unsigned, T value, int lanes) {
 }
 
 template <class T>
+unsigned __match_any_sync(unsigned, T value) {
+  unsigned alike = 0;
+  for (int lane = 0; lane < 32; ++lane) {
+    if (moebius::cuda_emulation::FromLane(value, lane) == value) alike |= 1u << lane;
+  }
+  return alike;
+}
+inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
+
+template <class T>
 T atomicAdd(T* at, T value) {
   const T before = *at;
   *at += value;
