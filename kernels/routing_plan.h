@@ -34,8 +34,9 @@ RoutingPlan BuildPlan(const Tensor& token_offsets, const Tensor& experts, int64_
 Tensor RowTokens(const RoutingPlan& plan, Context& ctx);
 
 // The k experts of highest scores + bias for each token, best first; exact ties go to the lower
-// expert. scores [T, E] F64 | F32; bias [E] of the same dtype, or undefined; k <= E.
-// document_ids [T] int32, or undefined: a token below zero is padding and gets no expert.
+// expert, and a NaN counts as minus infinity. scores [T, E] F64 | F32; bias [E] of the same dtype,
+// or undefined; k <= E. document_ids [T] int32, or undefined: a token below zero is padding and
+// gets no expert.
 struct TopKArgs {
   Tensor scores;
   Tensor bias = {};

@@ -130,6 +130,13 @@ TEST_P(TopKTest, ManyTokensOfWhichSomeArePadding) {
   EXPECT_EQ(ToDoubles(plan.expert), expert);
 }
 
+TEST_P(TopKTest, NaNIsTheWorstScoreAndZerosAreOne) {
+  const Tensor scores =
+      Scores(4, 3, {NAN, 1, NAN, NAN, NAN, NAN, -INFINITY, NAN, INFINITY, -0.0, 0, -1});
+  const RoutingPlan plan = TopK({.scores = scores, .k = 2}, ctx_);
+  EXPECT_EQ(ToDoubles(plan.expert), (Numbers{1, 0, 0, 1, 2, 0, 0, 1}));
+}
+
 TEST_P(TopKTest, AgreesWithTheReferenceOnTies) {
   for (const int k : {1, 3, 8}) {
     const TopKArgs args = {.scores = Scores(50, 8, test::TiedScores(50, 8)), .k = k};

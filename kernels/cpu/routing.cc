@@ -1,4 +1,6 @@
 #include <algorithm>
+#include <cmath>
+#include <limits>
 #include <vector>
 
 #include "kernels/cpu/cpu.h"
@@ -21,12 +23,13 @@ void ForTokens(const RoutingPlan& plan, Context& ctx, const Fn& fn) {
 }
 
 // The `k` best of score + bias, best first. A later expert enters only if it is better: ties go to
-// the lower one.
+// the lower one. A score that is no number is the worst.
 void ChooseBestOfToken(const float* scores, const float* bias, int64_t E, int64_t k, float* best,
                        int32_t* experts) {
   int64_t count = 0;
   for (int64_t e = 0; e < E; ++e) {
-    const float score = scores[e] + (bias != nullptr ? bias[e] : 0.0f);
+    const float sum = scores[e] + (bias != nullptr ? bias[e] : 0.0f);
+    const float score = std::isnan(sum) ? -std::numeric_limits<float>::infinity() : sum;
     if (count == k && !(score > best[k - 1])) continue;
     int64_t place = count < k ? count++ : k - 1;
     for (; place > 0 && score > best[place - 1]; --place) {
