@@ -111,5 +111,20 @@ TEST(CrossEntropy, KnownValuesAndExtremeLogits) {
   }
 }
 
+// As where some labels are ruled out.
+TEST(CrossEntropy, LogitsOfMinusInfinity) {
+  test::DeviceContext ctx;
+  for (const DType dtype : {DType::kF32, DType::kF64}) {
+    const Tensor logits = test::FromValues(ctx, dtype, {1, 4}, {-INFINITY, 0, -INFINITY, 0});
+    const Tensor label = test::FromValues(ctx, DType::kI32, {1}, {3});
+    const Tensor weight = test::FromValues(ctx, dtype, {1}, {1});
+    const Tensor nll = ctx.Empty(DType::kF64, {1}, "nll");
+    CrossEntropy({logits, label, weight, nll, logits}, ctx);
+    EXPECT_NEAR(ToDoubles(nll)[0], std::log(2.0), 1e-6);
+    const std::vector<double> expected = {0, 0.5, 0, -0.5};
+    for (const int i : {0, 1, 2, 3}) EXPECT_NEAR(ToDoubles(logits)[i], expected[i], 1e-6);
+  }
+}
+
 }  // namespace
 }  // namespace moebius::kernels

@@ -37,8 +37,10 @@ class RmsNormTest : public testing::TestWithParam<DType> {};
 
 TEST_P(RmsNormTest, AgreesWithTheReference) {
   test::DeviceContext ctx({.num_threads = 2});
-  // Rows, width, segment: odd sizes, heads, none; enough rows for several blocks.
-  const int64_t cases[][3] = {{5, 37, 37}, {3, 4, 4}, {300, 96, 32}, {2500, 64, 64}, {0, 8, 8}};
+  // Rows, width, segment: odd sizes, heads, none; enough rows for several blocks, and segments for
+  // longer parts of the weight gradient's sum.
+  const int64_t cases[][3] = {{5, 37, 37},    {3, 4, 4},     {300, 96, 32},
+                              {2500, 64, 64}, {1050, 32, 4}, {0, 8, 8}};
   for (const auto& [T, D, C] : cases) {
     for (const bool accumulate : {false, true}) {
       const Tensor x = RandomTensor(ctx, GetParam(), {T, D}, "x");
