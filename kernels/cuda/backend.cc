@@ -5,10 +5,29 @@
 namespace moebius::cuda {
 
 const kernels::Backend kBackend = {.name = "cuda",
+                                   .rms_norm = RmsNorm,
+                                   .row_products = RowProducts,
+                                   .rms_norm_input_gradient = RmsNormInputGradient,
+                                   .rms_norm_weight_gradient = RmsNormWeightGradient,
+                                   .rotary = Rotary,
+                                   .swiglu = SwiGlu,
+                                   .swiglu_gradient = SwiGluGradient,
+                                   .softmax = Softmax,
+                                   .softmax_gradient = SoftmaxGradient,
+                                   .sigmoid = Sigmoid,
+                                   .sigmoid_gradient = SigmoidGradient,
                                    .add = Add,
                                    .cast = Cast,
                                    .scale = Scale,
                                    .sum_of_squares = SumOfSquares,
+                                   .columns = Columns,
+                                   .columns_gradient = ColumnsGradient,
+                                   .embedding = Embedding,
+                                   .embedding_gradient = EmbeddingGradient,
+                                   .cross_entropy = CrossEntropy,
+                                   .cross_entropy_statistics = CrossEntropyStatistics,
+                                   .combine_statistics = CombineStatistics,
+                                   .cross_entropy_of_part = CrossEntropyOfPart,
                                    .offsets_of_k = OffsetsOfK,
                                    .choose_top_k = ChooseTopK,
                                    .build_plan = BuildPlan,
@@ -27,6 +46,7 @@ const kernels::Backend kBackend = {.name = "cuda",
                                    .balance_loss = BalanceLoss,
                                    .balance_loss_gradient = BalanceLossGradient,
                                    .z_loss = ZLoss,
-                                   .z_loss_gradient = ZLossGradient};
+                                   .z_loss_gradient = ZLossGradient,
+                                   .adamw = AdamW};
 
 }  // namespace moebius::cuda

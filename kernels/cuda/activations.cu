@@ -1,0 +1,117 @@
+// Limited by bandwidth: every element is read and written once; rows of scores stay in caches.
+#include <cmath>
+
+#include "kernels/cuda/cuda.h"
+#include "kernels/cuda/device.h"
+
+namespace moebius::cuda {
+namespace {
+
+template <class T>
+__global__ void SwiGluKernel(const T* gate, const T* up, T* h, int64_t n) {
+  for (int64_t i = FirstIndex(); i < n; i += IndexStride()) {
+    const float g = Get(gate[i]);
+    Put(h[i], g * Logistic(g) * Get(up[i]));
+  }
+}
+
+template <class T>
+__global__ void SwiGluGradientKernel(const T* gate, const T* up, const T* dh, T* dgate,
+                                     bool accumulate_dgate, T* dup, bool accumulate_dup,
+                                     int64_t n) {
+  for (int64_t i = FirstIndex(); i < n; i += IndexStride()) {
+    const float g = Get(gate[i]), u = Get(up[i]), d = Get(dh[i]), s = Logistic(g);
+    Put(dgate[i], d * u * s * (1.0f + g * (1.0f - s)), accumulate_dgate);
+    Put(dup[i], d * g * s, accumulate_dup);
+  }
+}
+
+// A warp for each of the R rows.
+template <class T>
+__global__ void SoftmaxKernel(const T* z, T* p, int64_t R, int64_t E) {
+  const int64_t row = WarpIndex();
+  if (row >= R) return;
+  z += row * E, p += row * E;
+  float max = -INFINITY;
+  for (int64_t i = LaneIndex(); i < E; i += kWarp) max = fmaxf(max, Get(z[i]));
+  max = WarpReduce(max, [](float a, float b) { return fmaxf(a, b); });
+  float sum = 0;
+  for (int64_t i = LaneIndex(); i < E; i += kWarp) sum += expf(Get(z[i]) - max);
+  const float factor = 1.0f / WarpSum(sum);
+  for (int64_t i = LaneIndex(); i < E; i += kWarp) Put(p[i], expf(Get(z[i]) - max) * factor);
+}
+
+// A warp for each of the R rows.
+template <class T>
+__global__ void SoftmaxGradientKernel(const T* p, const T* dp, T* dz, bool accumulate, int64_t R,
+                                      int64_t E) {
+  const int64_t row = WarpIndex();
+  if (row >= R) return;
+  p += row * E, dp += row * E, dz += row * E;
+  float inner = 0;
+  for (int64_t i = LaneIndex(); i < E; i += kWarp) inner += Get(p[i]) * Get(dp[i]);
+  inner = WarpSum(inner);
+  for (int64_t i = LaneIndex(); i < E; i += kWarp) {
+    Put(dz[i], Get(p[i]) * (Get(dp[i]) - inner), accumulate);
+  }
+}
+
+template <class T>
+__global__ void SigmoidKernel(const T* z, T* s, int64_t n) {
+  for (int64_t i = FirstIndex(); i < n; i += IndexStride()) Put(s[i], Logistic(Get(z[i])));
+}
+
+template <class T>
+__global__ void SigmoidGradientKernel(const T* s, const T* ds, T* dz, bool accumulate, int64_t n) {
+  for (int64_t i = FirstIndex(); i < n; i += IndexStride()) {
+    Put(dz[i], Get(ds[i]) * Get(s[i]) * (1.0f - Get(s[i])), accumulate);
+  }
+}
+
+}  // namespace
+
+void SwiGlu(const Tensor& gate, const Tensor& up, const Tensor& h, Context& ctx) {
+  WithType(h.dtype(), [&]<class T>(T) {
+    Launch(SwiGluKernel<T>, ForElements(h.size()), ctx, gate.device_data<T>(), up.device_data<T>(),
+           h.device_data<T>(), h.size());
+  });
+}
+
+void SwiGluGradient(const kernels::SwiGluGradientArgs& args, Context& ctx) {
+  WithType(args.dh.dtype(), [&]<class T>(T) {
+    Launch(SwiGluGradientKernel<T>, ForElements(args.dh.size()), ctx, args.gate.device_data<T>(),
+           args.up.device_data<T>(), args.dh.device_data<T>(), args.dgate.device_data<T>(),
+           args.accumulate_dgate, args.dup.device_data<T>(), args.accumulate_dup, args.dh.size());
+  });
+}
+
+void Softmax(const Tensor& z, const Tensor& p, Context& ctx) {
+  const auto [R, E] = Dims<2>(z);
+  WithType(z.dtype(), [&, R = R, E = E]<class T>(T) {
+    Launch(SoftmaxKernel<T>, WarpForEach(R), ctx, z.device_data<T>(), p.device_data<T>(), R, E);
+  });
+}
+
+void SoftmaxGradient(const kernels::ScoreGradientArgs& args, Context& ctx) {
+  const auto [R, E] = Dims<2>(args.y);
+  WithType(args.y.dtype(), [&, R = R, E = E]<class T>(T) {
+    Launch(SoftmaxGradientKernel<T>, WarpForEach(R), ctx, args.y.device_data<T>(),
+           args.dy.device_data<T>(), args.dz.device_data<T>(), args.accumulate, R, E);
+  });
+}
+
+void Sigmoid(const Tensor& z, const Tensor& s, Context& ctx) {
+  WithType(z.dtype(), [&]<class T>(T) {
+    Launch(SigmoidKernel<T>, ForElements(z.size()), ctx, z.device_data<T>(), s.device_data<T>(),
+           z.size());
+  });
+}
+
+void SigmoidGradient(const kernels::ScoreGradientArgs& args, Context& ctx) {
+  WithType(args.y.dtype(), [&]<class T>(T) {
+    Launch(SigmoidGradientKernel<T>, ForElements(args.y.size()), ctx, args.y.device_data<T>(),
+           args.dy.device_data<T>(), args.dz.device_data<T>(), args.accumulate, args.y.size());
+  });
+}
+
+}  // namespace moebius::cuda
