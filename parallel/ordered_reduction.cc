@@ -10,23 +10,80 @@ namespace {
 
 constexpr int64_t kBlock = 1024;  // the sums of a block stay in the first-level cache
 
-template <class T, class Out>
-void Reduce(Reduction reduction, std::span<const std::byte* const> parts, int64_t count, Out* out) {
+// What other ranks have read must be theirs no more before it is written: line after line that
+// takes long.
+template <class Out>
+[[gnu::always_inline]] inline void PrefetchToWrite(Out* y, int64_t n) {
+  constexpr int64_t kLine = 64 / sizeof(Out);
+  for (int64_t i = 0; i < n; i += kLine) __builtin_prefetch(y + i, 1);
+}
+
+// Inlined into a function for each instruction set. Where `out` is one of the parts, every element
+// is read before it is written: the loops stay independent of each other's order.
+template <Reduction kReduction, class T, class Out>
+[[gnu::always_inline]] inline void ReduceBlocks(std::span<const std::byte* const> parts,
+                                                int64_t count, Out* out) {
   using Accumulator = std::conditional_t<std::is_same_v<T, BF16>, float, T>;
+  const auto add = [](Accumulator a, T b) __attribute__((always_inline)) {
+    const auto x = static_cast<Accumulator>(b);
+    return kReduction == Reduction::kSum ? a + x : a < x ? x : a;
+  };
   Accumulator sum[kBlock];
   for (int64_t begin = 0; begin < count; begin += kBlock) {
     const int64_t n = std::min(kBlock, count - begin);
-    const auto block = [&](size_t r) { return reinterpret_cast<const T*>(parts[r]) + begin; };
-    for (int64_t i = 0; i < n; ++i) sum[i] = static_cast<Accumulator>(block(0)[i]);
-    for (size_t r = 1; r < parts.size(); ++r) {
-      const T* x = block(r);
-      if (reduction == Reduction::kSum) {
-        for (int64_t i = 0; i < n; ++i) sum[i] += static_cast<Accumulator>(x[i]);
-      } else {
-        for (int64_t i = 0; i < n; ++i) sum[i] = std::max(sum[i], static_cast<Accumulator>(x[i]));
-      }
+    const auto* first = reinterpret_cast<const T*>(parts.front()) + begin;
+    const auto* last = reinterpret_cast<const T*>(parts.back()) + begin;
+    Out* const y = out + begin;
+    PrefetchToWrite(y + n, std::min(kBlock, count - begin - n));
+    if (parts.size() == 1) {
+#pragma GCC ivdep
+      for (int64_t i = 0; i < n; ++i) y[i] = static_cast<Out>(static_cast<Accumulator>(first[i]));
+      continue;
     }
-    for (int64_t i = 0; i < n; ++i) out[begin + i] = static_cast<Out>(sum[i]);
+    if (parts.size() == 2) {
+#pragma GCC ivdep
+      for (int64_t i = 0; i < n; ++i) {
+        y[i] = static_cast<Out>(add(static_cast<Accumulator>(first[i]), last[i]));
+      }
+      continue;
+    }
+    for (int64_t i = 0; i < n; ++i) sum[i] = static_cast<Accumulator>(first[i]);
+    for (size_t r = 1; r + 1 < parts.size(); ++r) {
+      const auto* x = reinterpret_cast<const T*>(parts[r]) + begin;
+      for (int64_t i = 0; i < n; ++i) sum[i] = add(sum[i], x[i]);
+    }
+#pragma GCC ivdep
+    for (int64_t i = 0; i < n; ++i) y[i] = static_cast<Out>(add(sum[i], last[i]));
+  }
+}
+
+template <Reduction kReduction, class T, class Out>
+void ReduceGeneric(std::span<const std::byte* const> parts, int64_t count, Out* out) {
+  ReduceBlocks<kReduction, T>(parts, count, out);
+}
+
+#if defined(__x86_64__)
+template <Reduction kReduction, class T, class Out>
+[[gnu::target("avx2,prfchw")]] void ReduceAvx2(std::span<const std::byte* const> parts,
+                                               int64_t count, Out* out) {
+  ReduceBlocks<kReduction, T>(parts, count, out);
+}
+#endif
+
+template <Reduction kReduction, class T, class Out>
+void ReduceAs(std::span<const std::byte* const> parts, int64_t count, Out* out) {
+#if defined(__x86_64__)
+  if (__builtin_cpu_supports("avx2")) return ReduceAvx2<kReduction, T>(parts, count, out);
+#endif
+  ReduceGeneric<kReduction, T>(parts, count, out);
+}
+
+template <class T, class Out>
+void Reduce(Reduction reduction, std::span<const std::byte* const> parts, int64_t count, Out* out) {
+  if (reduction == Reduction::kSum) {
+    ReduceAs<Reduction::kSum, T>(parts, count, out);
+  } else {
+    ReduceAs<Reduction::kMax, T>(parts, count, out);
   }
 }
 
