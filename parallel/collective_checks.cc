@@ -13,8 +13,11 @@
 namespace moebius {
 namespace {
 
-// Sizes around the small-message limit, and ones that do not divide by the number of ranks.
+// Sizes around the limit of sums in one round, and ones that do not divide by the number of ranks.
 constexpr int64_t kCounts[] = {0, 1, 3, 517, 4099};
+
+// Many pieces, the last one short.
+constexpr int64_t kLongCount = 150'001;
 
 // Element i of rank r: magnitudes so mixed that another order of additions gives other bits.
 template <class T>
@@ -122,6 +125,30 @@ void CheckReductions(Communicator& world) {
   CheckReductionsOf<int32_t>(world);
   CheckReductionsOf<int64_t>(world);
   CheckUnroundedSums(world);
+}
+
+void CheckLongReductions(Communicator& world) {
+  const int size = world.size(), me = world.rank();
+  const auto value = [](int rank, int64_t i) {  // cheap, and of magnitudes that differ by rank
+    return static_cast<float>((i * 7919 + rank * 104'729) % 10'007) * (rank % 2 == 0 ? 1e3f : 0.1f);
+  };
+  const auto sum = [&](int64_t i) {
+    float total = value(0, i);
+    for (int r = 1; r < size; ++r) total += value(r, i);
+    return total;
+  };
+  std::vector<float> x(kLongCount), all(kLongCount * size), part(kLongCount);
+  for (int64_t i = 0; i < kLongCount; ++i) x[i] = value(me, i);
+  for (int64_t i = 0; i < std::ssize(all); ++i) all[i] = value(me, i);
+  Handle all_reduce = world.AllReduce(std::span(x));
+  Handle reduce_scatter = world.ReduceScatter(std::span(all), std::span(part));
+  reduce_scatter.Wait();
+  all_reduce.Wait();
+  int64_t num_wrong = 0;
+  for (int64_t i = 0; i < kLongCount; ++i) {
+    num_wrong += (x[i] != sum(i)) + (part[i] != sum(me * kLongCount + i));
+  }
+  EXPECT_EQ(num_wrong, 0) << "rank " << me;
 }
 
 void CheckGathers(Communicator& world) {

@@ -8,6 +8,7 @@ namespace moebius {
 
 // Called by every rank of `world`; failed expectations are those of googletest.
 void CheckReductions(Communicator& world);
+void CheckLongReductions(Communicator& world);
 void CheckGathers(Communicator& world);
 void CheckAllToAllV(Communicator& world);
 void CheckPointToPoint(Communicator& world);

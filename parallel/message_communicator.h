@@ -4,40 +4,19 @@
 // possible.
 #pragma once
 
-#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "parallel/call.h"
 #include "parallel/communicator.h"
+#include "parallel/message_transport.h"
 #include "parallel/ordered_reduction.h"
 #include "parallel/progress.h"
 
 namespace moebius {
 
-// A message on its way.
-class Transfer {
- public:
-  virtual ~Transfer() = default;
-  // True when the memory is free again (a send) or filled (a receive). An error says why the two
-  // sides do not fit.
-  virtual absl::StatusOr<bool> Poll() = 0;
-};
-
-// Messages within one group. Ranks are those of the group.
-class Transport {
- public:
-  virtual ~Transport() = default;
-
-  // Messages from one rank to another with the same tag (below 2^15) arrive in order.
-  virtual std::unique_ptr<Transfer> Send(int to, int tag, std::span<const std::byte> bytes) = 0;
-  virtual std::unique_ptr<Transfer> Receive(int from, int tag, std::span<std::byte> bytes) = 0;
-
-  // The subgroup of `members`, in this order, which all call this with one `group` number.
-  virtual std::unique_ptr<Transport> Split(int group, const std::vector<int>& members) = 0;
-};
-
-class MessageOperation;
+struct MessageGroup;
 
 class MessageCommunicator final : public Communicator {
  public:
@@ -45,9 +24,11 @@ class MessageCommunicator final : public Communicator {
   MessageCommunicator(std::string name, int group, std::vector<int> members,
                       std::unique_ptr<Transport> transport, Progress* progress);
 
-  const std::string& name() const override { return name_; }
-  int rank() const override { return rank_; }
-  const std::vector<int>& members() const override { return members_; }
+  ~MessageCommunicator() override;
+
+  const std::string& name() const override;
+  int rank() const override;
+  const std::vector<int>& members() const override;
 
   Handle AllReduce(Elements x) override;
   Handle AllReduceMax(Elements x) override;
@@ -62,18 +43,14 @@ class MessageCommunicator final : public Communicator {
                                       const std::string& name) override;
 
  private:
-  friend class MessageOperation;
+  // Starts an operation; its numbers are added to `call`.
+  template <class Stage>
+  Handle Run(Call call, int num_stages, Stage stage);
+  template <class Stage>
+  Handle RunOnce(const Call& call, Stage stage);  // of one stage
+  Handle Reduce(Collective collective, Reduction reduction, Elements x);
 
-  std::shared_ptr<MessageOperation> NewOperation(const Call& call);
-  Handle Run(std::shared_ptr<MessageOperation> operation);
-  Handle Reduce(const Call& call, Reduction reduction, Elements x);
-
-  const std::string name_;
-  const int group_;
-  const std::vector<int> members_;
-  const int rank_;
-  const std::unique_ptr<Transport> transport_;
-  Progress* const progress_;
+  const std::unique_ptr<MessageGroup> group_;
   int64_t sequence_ = 0;
   std::vector<int64_t> sent_, received_;  // point to point, by peer
 };

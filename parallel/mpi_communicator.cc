@@ -8,7 +8,9 @@
 #include <cstdlib>
 #include <numeric>
 
+#include "parallel/host_memory.h"
 #include "parallel/message_communicator.h"
+#include "parallel/shared_memory_transport.h"
 
 namespace moebius {
 namespace {
@@ -129,6 +131,29 @@ void AdviseYield(int threads_per_rank) {
   if (busy > NumCores()) ::setenv("OMPI_MCA_mpi_yield_when_idle", "1", /*overwrite=*/0);
 }
 
+// Null where a process cannot have memory in common with another of its host.
+std::shared_ptr<LaneEnds> ShareMemory(int rank, uint64_t run, std::vector<ProcessId> processes) {
+  auto memory = HostMemory::Create(rank, run, std::move(processes));
+  const int file = memory.ok() ? (*memory)->file() : -1;
+  int size = 0;
+  MPI_Comm_size(MPI_COMM_WORLD, &size);
+  std::vector<int> files(size);
+  MPI_Allgather(&file, 1, MPI_INT, files.data(), 1, MPI_INT, MPI_COMM_WORLD);
+  int all_can = memory.ok() && (*memory)->Connect(files).ok();
+  MPI_Allreduce(MPI_IN_PLACE, &all_can, 1, MPI_INT, MPI_MIN, MPI_COMM_WORLD);
+  if (!all_can) return nullptr;
+  (*memory)->CloseFile();
+  return MakeLaneEnds(*std::move(memory));
+}
+
+std::unique_ptr<Transport> MakeTransport(const std::vector<int>& members,
+                                         std::shared_ptr<LaneEnds> lane_ends,
+                                         int64_t max_message_bytes) {
+  auto mpi = std::make_unique<MpiTransport>(MPI_COMM_WORLD, max_message_bytes);
+  if (lane_ends == nullptr) return mpi;
+  return std::make_unique<SharedMemoryTransport>(0, members, std::move(lane_ends), std::move(mpi));
+}
+
 // Different in each run, the same on all ranks.
 uint64_t AgreeOnRun() {
   uint64_t run = static_cast<uint64_t>(std::chrono::system_clock::now().time_since_epoch().count());
@@ -167,17 +192,18 @@ absl::StatusOr<std::unique_ptr<MpiWorld>> MpiWorld::Start(const Options& options
         "MPI library do not know each other. Under Slurm, start with srun --mpi=pmix"));
   }
   const uint64_t run = AgreeOnRun();
-  auto board = Board::InFiles(options.board_directory, rank, run, GatherProcesses(size));
+  const std::vector<ProcessId> processes = GatherProcesses(size);
+  auto board = Board::InFiles(options.board_directory, rank, run, processes);
   // The others go on and would wait for this rank: it ends the job.
   if (!board.ok()) EndProcess(std::string(board.status().message()), 1);
   world->progress_ = std::make_unique<Progress>(rank, *std::move(board), options.wait);
   world->progress_->set_next_group(1);
   std::vector<int> members(size);
   std::iota(members.begin(), members.end(), 0);
+  if (options.share_memory) world->lane_ends_ = ShareMemory(rank, run, processes);
+  auto transport = MakeTransport(members, world->lane_ends_, options.max_message_bytes);
   world->communicator_ = std::make_unique<MessageCommunicator>(
-      "world", 0, std::move(members),
-      std::make_unique<MpiTransport>(MPI_COMM_WORLD, options.max_message_bytes),
-      world->progress_.get());
+      "world", 0, std::move(members), std::move(transport), world->progress_.get());
   return world;
 }
 

@@ -1,5 +1,6 @@
 // Ranks that are processes of an MPI job. MPI is used from the main thread alone (funneled), and
-// only to carry messages. The one place, with the launcher's start-up, that knows MPI.
+// only to carry messages, between hosts or where processes cannot share memory. The one place, with
+// the launcher's start-up, that knows MPI.
 #pragma once
 
 #include <cstdint>
@@ -16,6 +17,8 @@ namespace moebius {
 // process was started by neither.
 int NumMpiProcesses();
 
+class LaneEnds;
+
 class MpiWorld {
  public:
   struct Options {
@@ -23,6 +26,7 @@ class MpiWorld {
     std::string board_directory;  // seen by all ranks: "<run.dir>/board"
     int threads_per_rank = 1;     // ranks that share cores make MPI yield them while it waits
     int64_t max_message_bytes = int64_t{1} << 30;  // longer ones are sent in parts
+    bool share_memory = true;                      // within a host, where the system allows it
   };
 
   // Starts MPI. FailedPrecondition if MPI sees another number of processes than were started: the
@@ -35,9 +39,13 @@ class MpiWorld {
 
   Communicator& communicator() { return *communicator_; }
 
+  // Whether ranks of one host talk through memory that they share; the others always by MPI.
+  bool shares_memory() const { return lane_ends_ != nullptr; }
+
  private:
   MpiWorld() = default;
 
+  std::shared_ptr<LaneEnds> lane_ends_;  // outlives what a failed wait has left under way
   std::unique_ptr<Progress> progress_;
   std::unique_ptr<Communicator> communicator_;
 };

@@ -1,4 +1,5 @@
-// Run by mpirun: see the mpi_test rule.
+// Run by mpirun: see the mpi_test rule. With --share_memory ranks talk through memory that they
+// share.
 #include "parallel/mpi_communicator.h"
 
 #include <gtest/gtest.h>
@@ -16,10 +17,12 @@ namespace {
 
 constexpr std::chrono::seconds kDeadline(2);  // for every wait of this program
 
+bool g_share_memory = false;
 MpiWorld* g_world = nullptr;
 Communicator& World() { return g_world->communicator(); }
 
 TEST(MpiRanks, Reductions) { CheckReductions(World()); }
+TEST(MpiRanks, LongReductions) { CheckLongReductions(World()); }
 TEST(MpiRanks, Gathers) { CheckGathers(World()); }
 TEST(MpiRanks, AllToAllV) { CheckAllToAllV(World()); }
 TEST(MpiRanks, PointToPoint) { CheckPointToPoint(World()); }
@@ -27,6 +30,8 @@ TEST(MpiRanks, Splits) { CheckSplits(World()); }
 TEST(MpiRanks, ManyUnderWay) { CheckManyUnderWay(World()); }
 
 TEST(MpiRanks, AreAsManyAsWereStarted) { EXPECT_EQ(World().size(), NumMpiProcesses()); }
+
+TEST(MpiRanks, ShareMemoryIfTheyShould) { EXPECT_EQ(g_world->shares_memory(), g_share_memory); }
 
 // The failure handler throws here, so that the process lives on; the late rank then finds what the
 // others have sent it.
@@ -68,10 +73,12 @@ TEST(MpiFailure, NamesWhoCallsSomethingElse) {
 
 int main(int argc, char** argv) {
   testing::InitGoogleTest(&argc, argv);
+  moebius::g_share_memory = argc > 1 && std::string(argv[1]) == "--share_memory";
   moebius::MpiWorld::Options options;
   options.wait.deadline = moebius::kDeadline;
   options.wait.on_failure = [](const std::string& sentence) { throw std::runtime_error(sentence); };
   options.board_directory = std::string(std::getenv("TMPDIR")) + "/board";
+  options.share_memory = moebius::g_share_memory;
   options.max_message_bytes = 1000;  // so that most messages go in parts
   auto world = moebius::MpiWorld::Start(options);
   if (!world.ok()) {

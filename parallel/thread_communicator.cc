@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "parallel/message_communicator.h"
+#include "parallel/message_transport.h"
 
 namespace moebius {
 namespace {
@@ -56,12 +57,26 @@ class SendTransfer final : public Transfer {
 
 class ReceiveTransfer final : public Transfer {
  public:
-  ReceiveTransfer(Mailbox* mailbox, int group, int source, int tag, std::span<std::byte> bytes)
-      : mailbox_(mailbox), group_(group), source_(source), tag_(tag), bytes_(bytes) {}
+  // What a rank expects in a group and has not got, in the order of the receives.
+  using Expected = std::vector<const ReceiveTransfer*>;
+
+  ReceiveTransfer(Mailbox* mailbox, std::shared_ptr<Expected> expected, int group, int source,
+                  int tag, std::span<std::byte> bytes)
+      : mailbox_(mailbox),
+        expected_(std::move(expected)),
+        group_(group),
+        source_(source),
+        tag_(tag),
+        bytes_(bytes) {
+    expected_->push_back(this);
+  }
+  ~ReceiveTransfer() override { std::erase(*expected_, this); }
 
   absl::StatusOr<bool> Poll() override {
+    if (!IsNext()) return false;
     const auto message = mailbox_->Take(group_, source_, tag_);
     if (!message) return false;
+    std::erase(*expected_, this);
     if (message->bytes.size() != bytes_.size()) {
       return absl::InternalError(absl::StrCat(message->bytes.size(), " bytes were sent where ",
                                               bytes_.size(), " are expected"));
@@ -72,7 +87,14 @@ class ReceiveTransfer final : public Transfer {
   }
 
  private:
+  bool IsNext() const {
+    return *std::ranges::find_if(*expected_, [&](const ReceiveTransfer* other) {
+      return other->source_ == source_ && other->tag_ == tag_;
+    }) == this;
+  }
+
   Mailbox* const mailbox_;
+  const std::shared_ptr<Expected> expected_;
   const int group_, source_, tag_;
   const std::span<std::byte> bytes_;
 };
@@ -90,7 +112,8 @@ class ThreadTransport final : public Transport {
   }
 
   std::unique_ptr<Transfer> Receive(int from, int tag, std::span<std::byte> bytes) override {
-    return std::make_unique<ReceiveTransfer>(mailboxes_[rank_], group_, from, tag, bytes);
+    return std::make_unique<ReceiveTransfer>(mailboxes_[rank_], expected_, group_, from, tag,
+                                             bytes);
   }
 
   std::unique_ptr<Transport> Split(int group, const std::vector<int>& members) override {
@@ -104,6 +127,8 @@ class ThreadTransport final : public Transport {
   const int group_;
   const int rank_;
   const std::vector<Mailbox*> mailboxes_;
+  const std::shared_ptr<ReceiveTransfer::Expected> expected_ =
+      std::make_shared<ReceiveTransfer::Expected>();
 };
 
 }  // namespace

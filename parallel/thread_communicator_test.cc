@@ -17,6 +17,7 @@ using std::chrono::milliseconds;
 class ThreadRanks : public testing::TestWithParam<int> {};
 
 TEST_P(ThreadRanks, Reductions) { RunOnThreads(GetParam(), CheckReductions); }
+TEST_P(ThreadRanks, LongReductions) { RunOnThreads(GetParam(), CheckLongReductions); }
 TEST_P(ThreadRanks, Gathers) { RunOnThreads(GetParam(), CheckGathers); }
 TEST_P(ThreadRanks, AllToAllV) { RunOnThreads(GetParam(), CheckAllToAllV); }
 TEST_P(ThreadRanks, PointToPoint) { RunOnThreads(GetParam(), CheckPointToPoint); }
