@@ -1,10 +1,16 @@
 #include "kernels/cuda/cuda.h"
 
-#pragma GCC diagnostic ignored "-Wmissing-field-initializers"
-
 namespace moebius::cuda {
 
 const kernels::Backend kBackend = {.name = "cuda",
+                                   .weight_image_shape = WeightImageShape,
+                                   .pack_weight = PackWeight,
+                                   .linear = Linear,
+                                   .linear_input_gradient = LinearInputGradient,
+                                   .linear_weight_gradient = LinearWeightGradient,
+                                   .linear_sum = LinearSum,
+                                   .attention = Attention,
+                                   .attention_gradient = AttentionGradient,
                                    .rms_norm = RmsNorm,
                                    .row_products = RowProducts,
                                    .rms_norm_input_gradient = RmsNormInputGradient,
