@@ -1,141 +1,37 @@
+// Attention by every instruction set of this processor.
 #include "kernels/attention.h"
 
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <numeric>
 #include <string>
 #include <vector>
 
-#include "core/base/random.h"
 #include "kernels/cpu/attention.h"
 #include "kernels/cpu/simd_amx_software.h"
+#include "tests/testing/attention_cases.h"
 #include "tests/testing/random_tensors.h"
 #include "tests/testing/tolerance.h"
 
 namespace moebius::kernels {
 namespace {
 
+using test::AttentionCase;
+using test::AttentionMagnitudes;
 using test::ExpectClose;
 using test::ExpectCloseOfRounded;
+using test::Normal;
 using test::RandomTensor;
+using test::Values;
 
-struct Values {
-  Tensor tensor, exact;  // the same values, in F64 too
-};
-
-Values Normal(Context& context, DType dtype, const Shape& shape, const char* name) {
-  const Tensor x = RandomTensor(context, dtype, shape, name);
-  return {x, test::Convert(context, x, DType::kF64)};
-}
-
-Tensor DocumentIds(Context& context, const AttentionShape& shape, int mean_length) {
-  const int64_t S = shape.sequence_length;
-  const Tensor ids = context.Empty(DType::kI32, {shape.num_sequences * S}, "ids");
-  const RandomStream stream(3, "documents");
-  int32_t id = 0;
-  for (int64_t t = 0; t < ids.size(); ++t) {
-    if (t % S == 0 || stream.Below(static_cast<uint64_t>(t), mean_length) == 0) ++id;
-    const bool padding = t % S >= S - S / 7 || (t / S == 1 && t % S < 3);
-    ids.data<int32_t>()[t] = padding ? -1 : id;
-  }
-  return ids;
-}
-
-// Sums of the magnitudes of the products that make up each result, in F64.
-struct Magnitudes {
-  Tensor y, dq, dk, dv;
-};
-
-// `args` in F64, of which the results of the forward pass are read.
-Magnitudes MagnitudesOf(const AttentionGradientArgs& args, Context& context) {
-  const auto& [B, S, H, G, C, queries] = args.shape;
-  const QueryChunks chunks = args.shape.query_chunks();
-  const auto zeros = [&](const Tensor& x) {
-    return context.Zeros(DType::kF64, x.shape(), "magnitudes");
-  };
-  const Magnitudes sums = {zeros(args.q), zeros(args.q), zeros(args.k), zeros(args.k)};
-  const double scale = 1 / std::sqrt(static_cast<double>(C));
-  const auto id = [&](int64_t t) {
-    return args.document_ids.defined() ? args.document_ids.data<int32_t>()[t] : 0;
-  };
-  for (int64_t i = 0; i < args.logsumexp.size(); ++i) {  // a query of one head
-    const int64_t row = i / H, Q = args.shape.queries_per_sequence(), s = row % Q;
-    const int64_t first = row / Q * S;
-    const int64_t t = first + chunks.begin[s / chunks.length] + s % chunks.length;
-    const int64_t at_q = i * C;
-    for (int64_t j = first; j <= t && id(t) >= 0; ++j) {
-      if (id(j) != id(t)) continue;
-      const int64_t at_k = (j * G + i % H / (H / G)) * C;
-      const auto dot = [&, C = C](const Tensor& x, const Tensor& y, int64_t at_y) {
-        const double* x_row = x.data<double>() + at_q;
-        return std::inner_product(x_row, x_row + C, y.data<double>() + at_y, 0.0);
-      };
-      const double p =
-          std::exp(scale * dot(args.q, args.k, at_k) - args.logsumexp.data<double>()[i]);
-      const double ds =
-          scale * p * std::abs(dot(args.dy, args.v, at_k) - dot(args.dy, args.y, at_q));
-      for (int64_t c = 0; c < C; ++c) {
-        const auto add = [c](const Tensor& sum, int64_t at, double factor, const Tensor& x,
-                             int64_t at_x) {
-          sum.data<double>()[at + c] += factor * std::abs(x.data<double>()[at_x + c]);
-        };
-        add(sums.y, at_q, p, args.v, at_k);
-        add(sums.dq, at_q, ds, args.k, at_k);
-        add(sums.dk, at_k, ds, args.q, at_q);
-        add(sums.dv, at_k, p, args.dy, at_q);
-      }
-    }
-  }
-  return sums;
-}
-
-struct Case {
-  AttentionShape shape;
-  int mean_document;  // 0: no documents
-};
-
-const Case kCases[] = {
-    {{2, 1, 1, 1, 1}, 0},
-    {{1, 5, 2, 1, 3}, 0},
-    {{2, 70, 4, 2, 24}, 0},
-    {{1, 200, 3, 3, 64}, 0},
-    {{1, 530, 2, 1, 20}, 0},
-    {{1, 33, 2, 1, 256}, 0},
-    {{3, 90, 4, 2, 16}, 20},
-    {{2, 400, 2, 1, 8}, 100},
-    {{2, 300, 1, 1, 33}, 2},
-    {{2, 64, 2, 2, 32}, 1000},
-    {{0, 16, 2, 1, 8}, 0},
-    {{1, 301, 4, 2, 40}, 50},
-    {{1, 1031, 4, 1, 8}, 1000},  // a head whose queries are cut into parts
-    // Chunks of queries: in one run, apart, side by side, none.
-    {{2, 12, 2, 1, 8, {1, 4, {8}}}, 0},
-    {{2, 400, 2, 1, 8, {2, 50, {50, 300}}}, 100},
-    {{1, 530, 2, 2, 20, {2, 37, {0, 491}}}, 0},
-    {{2, 96, 4, 2, 33, {2, 24, {24, 48}}}, 9},
-    {{2, 30, 2, 1, 8, {1, 0, {30}}}, 0},
-    {{0, 16, 2, 1, 8, {2, 4, {4, 8}}}, 0},
-};
-
-void PrintTo(const Case& c, std::ostream* out) {
-  const auto& [B, S, H, G, C, queries] = c.shape;
-  *out << "B" << B << " S" << S << " H" << H << " G" << G << " C" << C << " documents of "
-       << c.mean_document;
-  for (int i = 0; i < queries.num_chunks; ++i) {
-    *out << " queries " << queries.begin[i] << " + " << queries.length;
-  }
-}
-
-class AttentionTest : public testing::TestWithParam<Case> {
+class AttentionTest : public testing::TestWithParam<AttentionCase> {
  protected:
-  void Check(const Case& c, DType dtype, bool accumulate) {
+  void Check(const AttentionCase& c, DType dtype, bool accumulate) {
     const auto& shape = c.shape;
     const auto& [B, S, H, G, C, queries] = shape;
     const int64_t Q = shape.queries_per_sequence();
     const Shape q_shape = {B * Q, H * C}, k_shape = {B * S, G * C}, sum_shape = {B * Q, H};
-    const Tensor ids =
-        c.mean_document > 0 ? DocumentIds(context_, shape, c.mean_document) : Tensor();
+    const Tensor ids = c.DocumentIds(context_);
     const auto normal = [&](const Shape& shape, const char* name) {
       return Normal(context_, dtype, shape, name);
     };
@@ -168,7 +64,7 @@ class AttentionTest : public testing::TestWithParam<Case> {
       ExpectClose(sums, sums_exact, C);
       if (dtype == DType::kBF16 && simd->product_bf16 != nullptr) {
         // Weights and gradients of scores are rounded before they are multiplied.
-        const Magnitudes magnitudes = MagnitudesOf(exact, context_);
+        const AttentionMagnitudes magnitudes = test::MagnitudesOf(exact, context_);
         ExpectCloseOfRounded(y, y_exact, S, magnitudes.y);
         ExpectCloseOfRounded(dq.tensor, dq.exact, S, magnitudes.dq);
         ExpectCloseOfRounded(dk.tensor, dk.exact, S * H / G, magnitudes.dk);
@@ -194,7 +90,7 @@ TEST_P(AttentionTest, AgreesWithDoublePrecision) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(All, AttentionTest, testing::ValuesIn(kCases));
+INSTANTIATE_TEST_SUITE_P(All, AttentionTest, testing::ValuesIn(test::AttentionCases()));
 
 // Equal keys give equal weights: the output is the mean of the values seen.
 TEST(Attention, KnownAnswerOfTheReference) {
@@ -227,7 +123,7 @@ TEST(Attention, ChunksOfQueriesGiveTheRowsOfAllQueries) {
   Context context;
   constexpr int64_t B = 2, S = 24, H = 4, G = 2, C = 3, kRanks = 3, kChunk = S / (2 * kRanks);
   const AttentionShape shape = {B, S, H, G, C};
-  const Tensor ids = DocumentIds(context, shape, 6);
+  const Tensor ids = test::DocumentIds(context, shape, 6);
   const auto normal = [&](int64_t width, const char* name) {
     return RandomTensor(context, DType::kF64, {B * S, width}, name);
   };
@@ -269,34 +165,6 @@ TEST(Attention, ChunksOfQueriesGiveTheRowsOfAllQueries) {
   }
   ExpectClose(dk_sum, dk, S * H / G);
   ExpectClose(dv_sum, dv, S * H / G);
-}
-
-TEST(Attention, LargeScoresDoNotOverflow) {
-  Context context;
-  const AttentionShape shape = {1, 64, 1, 1, 32};
-  const Values q = Normal(context, DType::kF32, {64, 32}, "q"),
-               v = Normal(context, DType::kF32, {64, 32}, "v");
-  for (float& x : q.tensor.span<float>()) x *= 100;
-  for (double& x : q.exact.span<double>()) x *= 100;
-  const Values y = Normal(context, DType::kF32, {64, 32}, "y"),
-               sums = Normal(context, DType::kF32, {64, 1}, "s");
-  Attention({.shape = shape,
-             .q = q.tensor,
-             .k = q.tensor,
-             .v = v.tensor,
-             .y = y.tensor,
-             .logsumexp = sums.tensor},
-            context);
-  Attention({.shape = shape,
-             .q = q.exact,
-             .k = q.exact,
-             .v = v.exact,
-             .y = y.exact,
-             .logsumexp = sums.exact},
-            context);
-  // Scores of thousands are off by 1e-3 in F32.
-  const std::vector<double> actual = test::ToDoubles(y.tensor), exact = test::ToDoubles(y.exact);
-  for (size_t i = 0; i < exact.size(); ++i) ASSERT_NEAR(actual[i], exact[i], 0.1);
 }
 
 TEST(Attention, BitsDoNotDependOnThreads) {

@@ -2,15 +2,13 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <numeric>
 
-#include "core/base/random.h"
 #include "kernels/cpu/linear.h"
 #include "kernels/cpu/simd_amx_software.h"
 #include "kernels/cpu/weight_images.h"
 #include "kernels/linear.h"
-#include "kernels/weight_images.h"
 #include "tests/testing/linear_cases.h"
+#include "tests/testing/random_tensors.h"
 #include "tests/testing/tolerance.h"
 
 namespace moebius::kernels {
@@ -18,7 +16,6 @@ namespace {
 
 using test::ExpectClose;
 using test::ExpectSameBits;
-using test::kLinearCases;
 using test::LinearCase;
 using test::Normal;
 using test::Values;
@@ -38,20 +35,9 @@ class RowsElsewhereTest : public testing::TestWithParam<LinearCase> {
   static constexpr int64_t kTokens = 50;
 
   void SetUp() override {
-    const auto R = std::accumulate(GetParam().rows.begin(), GetParam().rows.end(), 0);
-    rows_ = context_.Empty(DType::kI32, {R}, "rows");
-    const RandomStream stream(1, "rows");
-    for (int64_t r = 0; r < R; ++r) {
-      rows_.data<int32_t>()[r] = static_cast<int32_t>(stream.Below(r, kTokens));
-    }
-    int32_t* of_group = rows_.data<int32_t>();
-    for (const int num_rows : GetParam().rows) {
-      std::sort(of_group, of_group + num_rows);
-      of_group += num_rows;
-    }
-    offsets_ = context_.Zeros(DType::kI32, {std::ssize(GetParam().rows) + 1}, "offsets");
-    std::partial_sum(GetParam().rows.begin(), GetParam().rows.end(), offsets_.data<int32_t>() + 1);
-    w_shape_ = {std::ssize(GetParam().rows), GetParam().N, GetParam().K};
+    rows_ = GetParam().TokensOfRows(context_, kTokens);
+    offsets_ = GetParam().Offsets(context_);
+    w_shape_ = {GetParam().num_groups(), GetParam().N, GetParam().K};
   }
 
   Tensor Image(const Tensor& master, DType dtype, bool transposed, const cpu::SimdKernels& simd) {
@@ -196,35 +182,7 @@ TEST_P(RowsElsewhereTest, Sum) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(All, RowsElsewhereTest, testing::ValuesIn(kLinearCases));
-
-// However threads share the columns and tokens of a sum.
-TEST(LinearSum, BitsDependOnOperandsAlone) {
-  constexpr int64_t kTokens = 300, kWidth = 100, kInputs = 40, kGroups = 3;
-  Context one, two({.num_threads = 2}), many({.num_threads = 7});
-  for (const DType dtype : {DType::kF32, DType::kBF16}) {
-    const Tensor x = Normal(one, dtype, {kGroups * kTokens, kInputs}, "x").tensor;
-    const Tensor w = Normal(one, DType::kF32, {kGroups, kWidth, kInputs}, "w").tensor;
-    const Tensor offsets = one.Zeros(DType::kI32, {kGroups + 1}, "offsets");
-    const Tensor rows = one.Zeros(DType::kI32, {kGroups * kTokens}, "rows");
-    for (int32_t r = 0; r < kGroups * kTokens; ++r) rows.data<int32_t>()[r] = r % kTokens;
-    for (int32_t j = 1; j <= kGroups; ++j) offsets.data<int32_t>()[j] = j * kTokens;
-    const auto run = [&](Context& context) {
-      const Tensor y = context.Empty(dtype, {kTokens, kWidth}, "y");
-      LinearSum({.x = x,
-                 .w = MakeWeightImage(w, WeightFormat::kPacked, dtype, context),
-                 .format = WeightFormat::kPacked,
-                 .offsets = offsets,
-                 .rows = rows,
-                 .y = y},
-                context);
-      return y;
-    };
-    const Tensor y = run(one);
-    ExpectSameBits(y, run(two));
-    ExpectSameBits(y, run(many));
-  }
-}
+INSTANTIATE_TEST_SUITE_P(All, RowsElsewhereTest, testing::ValuesIn(test::LinearCases()));
 
 }  // namespace
 }  // namespace moebius::kernels

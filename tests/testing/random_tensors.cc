@@ -84,4 +84,9 @@ Tensor Convert(Context& ctx, const Tensor& x, DType dtype) {
   return FromValues(ctx, dtype, x.shape(), ToDoubles(x));
 }
 
+Values Normal(Context& ctx, DType dtype, const Shape& shape, std::string_view name) {
+  const Tensor x = RandomTensor(ctx, dtype, shape, name);
+  return {x, Convert(ctx, x, DType::kF64)};
+}
+
 }  // namespace moebius::test

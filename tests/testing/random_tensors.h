@@ -17,6 +17,12 @@ std::vector<double> ToDoubles(const Tensor& x);
 Tensor RandomTensor(Context& ctx, DType dtype, const Shape& shape, std::string_view name,
                     double scale = 1);
 
+// Standard normal values of a dtype, and the same values in F64.
+struct Values {
+  Tensor tensor, exact;
+};
+Values Normal(Context& ctx, DType dtype, const Shape& shape, std::string_view name);
+
 // Uniform in [0, bound).
 Tensor RandomInts(Context& ctx, const Shape& shape, int64_t bound, std::string_view name);
 

@@ -1,0 +1,237 @@
+// Products through their entries, on any device (tests/testing/device_context.h).
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "kernels/linear.h"
+#include "kernels/weight_images.h"
+#include "tests/testing/device_context.h"
+#include "tests/testing/linear_cases.h"
+#include "tests/testing/random_tensors.h"
+#include "tests/testing/tolerance.h"
+
+namespace moebius::kernels {
+namespace {
+
+using test::ExpectClose;
+using test::ExpectSameBits;
+using test::LinearCase;
+using test::Normal;
+using test::Values;
+
+// Of operands, and of a result.
+constexpr std::pair<DType, DType> kDTypes[] = {
+    {DType::kF32, DType::kF32}, {DType::kBF16, DType::kBF16}, {DType::kBF16, DType::kF32}};
+
+// Beside the same entries in F64.
+class LinearEntriesTest : public testing::TestWithParam<LinearCase> {
+ protected:
+  static constexpr int64_t kTokens = 50;
+
+  // The master is F32; products read it rounded to their dtype.
+  Tensor Image(const Values& w, WeightFormat format) {
+    return MakeWeightImage(test::Convert(context_, w.exact, DType::kF32), format, w.tensor.dtype(),
+                           context_);
+  }
+
+  // `elsewhere`: rows are those of tokens.
+  void CheckProducts(DType dtype, DType out, bool accumulate, bool elsewhere) {
+    const LinearCase& c = GetParam();
+    const int64_t R = c.num_rows(), N = c.N, K = c.K, T = elsewhere ? kTokens : R;
+    const bool grouped = elsewhere || c.num_groups() > 1;
+    const Tensor offsets = grouped ? c.Offsets(context_) : Tensor();
+    const Tensor rows = elsewhere ? c.TokensOfRows(context_, T) : Tensor();
+    const Shape w_shape = grouped ? Shape{c.num_groups(), N, K} : Shape{N, K};
+    const Values x = Normal(context_, dtype, {T, K}, "x"),
+                 dy = Normal(context_, dtype, {T, N}, "dy");
+    const Values w = Normal(context_, dtype, w_shape, "w");
+    const Values y = Normal(context_, out, {R, N}, "y"), dx = Normal(context_, out, {R, K}, "dx");
+    const Values dw = Normal(context_, DType::kF32, w_shape, "dw");
+
+    Linear({x.exact, w.exact, offsets, y.exact, accumulate, rows}, context_);
+    Linear({x.tensor, Image(w, WeightFormat::kPacked), offsets, y.tensor, accumulate, rows},
+           context_);
+    ExpectClose(y.tensor, y.exact, K);
+
+    LinearInputGradient({dy.exact, w.exact, offsets, dx.exact, accumulate, rows}, context_);
+    LinearInputGradient({dy.tensor, Image(w, WeightFormat::kPackedTransposed), offsets, dx.tensor,
+                         accumulate, rows},
+                        context_);
+    ExpectClose(dx.tensor, dx.exact, N);
+
+    LinearWeightGradient({dy.exact, x.exact, offsets, dw.exact, accumulate, rows, rows}, context_);
+    LinearWeightGradient({dy.tensor, x.tensor, offsets, dw.tensor, accumulate, rows, rows},
+                         context_);
+    ExpectClose(dw.tensor, dw.exact, R);
+  }
+
+  void CheckSum(DType dtype, DType out, bool accumulate, WeightFormat format) {
+    const LinearCase& c = GetParam();
+    const bool transposed = format == WeightFormat::kPackedTransposed;
+    const int64_t inputs = transposed ? c.N : c.K, outputs = transposed ? c.K : c.N;
+    const Values x = Normal(context_, dtype, {c.num_rows(), inputs}, "x");
+    const Values w = Normal(context_, dtype, {c.num_groups(), c.N, c.K}, "w");
+    const Values weights = Normal(context_, DType::kF32, {c.num_rows()}, "weights");
+    const Values y = Normal(context_, out, {kTokens, outputs}, "y");
+    LinearSumArgs args = {.x = x.exact,
+                          .w = w.exact,
+                          .format = format,
+                          .offsets = c.Offsets(context_),
+                          .rows = c.TokensOfRows(context_, kTokens),
+                          .weights = accumulate ? weights.exact : Tensor(),
+                          .y = y.exact,
+                          .accumulate = accumulate};
+    LinearSum(args, context_);
+    args.x = x.tensor, args.w = Image(w, format), args.y = y.tensor;
+    if (accumulate) args.weights = weights.tensor;
+    LinearSum(args, context_);
+    ExpectClose(y.tensor, y.exact, inputs + c.num_rows());
+  }
+
+  test::DeviceContext context_{{.num_threads = 2}};
+};
+
+TEST_P(LinearEntriesTest, ProductsAgreeWithDoublePrecision) {
+  for (const auto& [dtype, out] : kDTypes) {
+    for (const bool accumulate : {false, true}) {
+      for (const bool elsewhere : {false, true}) {
+        SCOPED_TRACE(testing::Message() << NameOf(dtype) << " to " << NameOf(out) << " accumulate "
+                                        << accumulate << " elsewhere " << elsewhere);
+        CheckProducts(dtype, out, accumulate, elsewhere);
+      }
+    }
+  }
+}
+
+TEST_P(LinearEntriesTest, SumsAgreeWithDoublePrecision) {
+  for (const auto& [dtype, out] : kDTypes) {
+    for (const bool accumulate : {false, true}) {
+      for (const WeightFormat format : {WeightFormat::kPacked, WeightFormat::kPackedTransposed}) {
+        SCOPED_TRACE(testing::Message() << NameOf(dtype) << " to " << NameOf(out) << " accumulate "
+                                        << accumulate << " format " << static_cast<int>(format));
+        CheckSum(dtype, out, accumulate, format);
+      }
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(All, LinearEntriesTest, testing::ValuesIn(test::LinearCases()));
+
+TEST(Linear, KnownAnswerInDoublePrecision) {
+  test::DeviceContext context;
+  const Tensor x = context.Empty(DType::kF64, {2, 2}, "x"),
+               w = context.Empty(DType::kF64, {3, 2}, "w");
+  std::ranges::copy(std::vector<double>{1, 2, 3, 4}, x.data<double>());
+  std::ranges::copy(std::vector<double>{1, 0, 0, 1, 2, -1}, w.data<double>());
+  const Tensor y = context.Empty(DType::kF64, {2, 3}, "y");
+  Linear({.x = x, .w = w, .y = y}, context);
+  EXPECT_EQ(std::vector(y.span<double>().begin(), y.span<double>().end()),
+            (std::vector<double>{1, 2, 0, 3, 4, 2}));
+  const Tensor dx = context.Empty(DType::kF64, {2, 2}, "dx");
+  LinearInputGradient({.dy = y, .w = w, .dx = dx}, context);
+  EXPECT_EQ(std::vector(dx.span<double>().begin(), dx.span<double>().end()),
+            (std::vector<double>{1, 2, 7, 2}));
+  const Tensor dw = context.Empty(DType::kF64, {3, 2}, "dw");
+  LinearWeightGradient({.dy = y, .x = x, .dw = dw}, context);
+  EXPECT_EQ(std::vector(dw.span<double>().begin(), dw.span<double>().end()),
+            (std::vector<double>{10, 14, 14, 20, 6, 8}));
+}
+
+// The bits of a row depend neither on the threads nor on the rows beside it.
+TEST(Linear, BitsDependOnOperandsAlone) {
+  constexpr int64_t kRows = 300, kN = 200, kK = 700;
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    test::DeviceContext one({.num_threads = 1}), four({.num_threads = 4});
+    const Values x = Normal(one, dtype, {kRows, kK}, "x"),
+                 dy = Normal(one, dtype, {kRows, kN}, "dy");
+    const Tensor w = Normal(one, DType::kF32, {kN, kK}, "w").tensor;
+    const auto run = [&](Context& context, int64_t begin, int64_t end) {
+      const Tensor image = MakeWeightImage(w, WeightFormat::kPacked, dtype, context);
+      const Tensor y = context.Empty(dtype, {end - begin, kN}, "y");
+      Linear({.x = x.tensor.Slice(begin, end), .w = image, .y = y}, context);
+      return y;
+    };
+    const auto gradient = [&](Context& context) {
+      const Tensor dw = context.Empty(DType::kF32, {kN, kK}, "dw");
+      LinearWeightGradient({.dy = dy.tensor, .x = x.tensor, .dw = dw}, context);
+      return dw;
+    };
+    const Tensor y = run(one, 0, kRows);
+    ExpectSameBits(y, run(four, 0, kRows));
+    ExpectSameBits(y.Slice(77, 78), run(four, 77, 78));
+    ExpectSameBits(gradient(one), gradient(four));
+  }
+}
+
+// However threads share the columns and tokens of a sum, and however many columns are computed at
+// a time.
+TEST(LinearSum, BitsDependOnOperandsAlone) {
+  constexpr int64_t kTokens = 300, kWidth = 100, kInputs = 40, kGroups = 3;
+  test::DeviceContext one, two({.num_threads = 2, .chunk_elements = 1}), many({.num_threads = 7});
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    const Tensor x = Normal(one, dtype, {kGroups * kTokens, kInputs}, "x").tensor;
+    const Tensor w = Normal(one, DType::kF32, {kGroups, kWidth, kInputs}, "w").tensor;
+    const Tensor offsets = one.Zeros(DType::kI32, {kGroups + 1}, "offsets");
+    const Tensor rows = one.Zeros(DType::kI32, {kGroups * kTokens}, "rows");
+    for (int32_t r = 0; r < kGroups * kTokens; ++r) rows.data<int32_t>()[r] = r % kTokens;
+    for (int32_t j = 1; j <= kGroups; ++j) offsets.data<int32_t>()[j] = j * kTokens;
+    const auto run = [&](Context& context) {
+      const Tensor y = context.Empty(dtype, {kTokens, kWidth}, "y");
+      LinearSum({.x = x,
+                 .w = MakeWeightImage(w, WeightFormat::kPacked, dtype, context),
+                 .format = WeightFormat::kPacked,
+                 .offsets = offsets,
+                 .rows = rows,
+                 .y = y},
+                context);
+      return y;
+    };
+    const Tensor y = run(one);
+    ExpectSameBits(y, run(two));
+    ExpectSameBits(y, run(many));
+  }
+}
+
+TEST(Linear, RunsWithoutDataOnMeta) {
+  Context context({.device = kMeta});
+  const Tensor w = context.Empty(DType::kF32, {4, 1024, 512}, "w");
+  const Tensor y = context.Empty(DType::kBF16, {1000, 1024}, "y");
+  Linear({.x = context.Empty(DType::kBF16, {1000, 512}, "x"),
+          .w = MakeWeightImage(w, WeightFormat::kPacked, DType::kBF16, context),
+          .offsets = context.Empty(DType::kI32, {5}, "offsets"),
+          .y = y},
+         context);
+  EXPECT_EQ(context.arena().mapped_bytes(), 0);
+}
+
+TEST(Linear, RefusesAnImageOfAnotherShape) {
+  test::DeviceContext context;
+  const Tensor w = context.Zeros(DType::kF32, {32, 8}, "w");
+  const LinearArgs args = {.x = context.Zeros(DType::kF32, {2, 9}, "x"),
+                           .w = MakeWeightImage(w, WeightFormat::kPacked, DType::kF32, context),
+                           .y = context.Zeros(DType::kF32, {2, 32}, "y")};
+  EXPECT_DEATH(Linear(args, context), "image");
+}
+
+TEST(ResidentWeights, RebuildsAnImageAfterAnUpdate) {
+  test::DeviceContext context;
+  Parameter w;
+  w.value = Normal(context, DType::kF32, {3, 4}, "w").tensor;
+  ResidentWeights weights(context);
+  EXPECT_EQ(weights.Lease(w, WeightFormat::kPlain, DType::kF32).raw(), w.value.raw());
+  const Tensor before = weights.Lease(w, WeightFormat::kPlain, DType::kBF16);
+  EXPECT_EQ(before.data<BF16>()[5].bits, BF16(w.value.data<float>()[5]).bits);
+  w.value.data<float>()[5] = 7;
+  EXPECT_NE(test::ToDoubles(weights.Lease(w, WeightFormat::kPlain, DType::kBF16))[5], 7);
+  ++w.version;
+  const Tensor after = weights.Lease(w, WeightFormat::kPlain, DType::kBF16);
+  EXPECT_EQ(test::ToDoubles(after)[5], 7);
+  EXPECT_EQ(after.raw(), before.raw());
+
+  Parameter exact;
+  exact.value = context.Zeros(DType::kF64, {3, 4}, "w");
+  EXPECT_EQ(weights.Lease(exact, WeightFormat::kPacked, DType::kF64).raw(), exact.value.raw());
+}
+
+}  // namespace
+}  // namespace moebius::kernels

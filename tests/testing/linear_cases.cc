@@ -1,0 +1,55 @@
+#include "tests/testing/linear_cases.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <numeric>
+
+#include "core/base/random.h"
+
+namespace moebius::test {
+
+int64_t LinearCase::num_rows() const {
+  return std::accumulate(rows.begin(), rows.end(), int64_t{0});
+}
+
+Tensor LinearCase::Offsets(Context& context) const {
+  const Tensor offsets = context.Zeros(DType::kI32, {num_groups() + 1}, "offsets");
+  std::partial_sum(rows.begin(), rows.end(), offsets.data<int32_t>() + 1);
+  return offsets;
+}
+
+Tensor LinearCase::TokensOfRows(Context& context, int64_t tokens) const {
+  const Tensor of_rows = context.Empty(DType::kI32, {num_rows()}, "rows");
+  const RandomStream stream(1, "rows");
+  int32_t* token = of_rows.data<int32_t>();
+  for (int64_t r = 0; r < num_rows(); ++r) {
+    token[r] = static_cast<int32_t>(stream.Below(r, static_cast<uint64_t>(tokens)));
+  }
+  for (const int rows_of_group : rows) {
+    std::sort(token, token + rows_of_group);
+    token += rows_of_group;
+  }
+  return of_rows;
+}
+
+void PrintTo(const LinearCase& c, std::ostream* out) {
+  *out << "[" << c.N << ", " << c.K << "] over " << testing::PrintToString(c.rows);
+}
+
+const std::vector<LinearCase>& LinearCases() {
+  static const std::vector<LinearCase> cases = [] {
+    std::vector<LinearCase> all = {
+        {1, 1, {1}},      {33, 5, {7}},         {64, 256, {130}},        {31, 515, {29}},
+        {70, 1031, {3}},  {5, 7, {0}},          {17, 33, {5, 0, 1, 40}}, {48, 9, {0, 0, 140, 0}},
+        {40, 24, {0, 0}}, {256, 96, {15, 300}}, {600, 40, {130}},
+    };
+    LinearCase many_groups = {9, 6, std::vector<int>(150)};
+    for (int j = 0; j < 150; ++j) many_groups.rows[j] = j * j % 4;
+    all.push_back(many_groups);
+    return all;
+  }();
+  return cases;
+}
+
+}  // namespace moebius::test
