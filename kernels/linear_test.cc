@@ -88,5 +88,28 @@ TEST_P(LinearTest, AgreesWithDoublePrecision) {
 
 INSTANTIATE_TEST_SUITE_P(All, LinearTest, testing::ValuesIn(test::LinearCases()));
 
+// Gradients far larger than a cache are written past it: full rows of groups of one chunk, few
+// rows or none; and widths that do not allow it.
+TEST(Linear, LargeWeightGradients) {
+  Context context({.num_threads = 2});
+  for (const int64_t K : {512, 515}) {
+    constexpr int64_t kRows = 21, kN = 1030;
+    const Tensor offsets = context.Empty(DType::kI32, {4}, "offsets");
+    std::ranges::copy(std::vector<int32_t>{0, 2, 2, 21}, offsets.data<int32_t>());
+    for (const DType dtype : {DType::kF32, DType::kBF16}) {
+      const Values x = Normal(context, dtype, {kRows, K}, "x");
+      const Values dy = Normal(context, dtype, {kRows, kN}, "dy");
+      const Tensor exact = context.Empty(DType::kF64, {3, kN, K}, "dw");
+      LinearWeightGradient({dy.exact, x.exact, offsets, exact}, context);
+      for (const cpu::SimdKernels* simd : cpu::SupportedSimd()) {
+        SCOPED_TRACE(testing::Message() << K << " " << NameOf(dtype) << " " << simd->name);
+        const Tensor dw = Normal(context, DType::kF32, {3, kN, K}, "dw").tensor;
+        cpu::LinearWeightGradient({dy.tensor, x.tensor, offsets, dw}, context, *simd);
+        ExpectClose(dw, exact, kRows);
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace moebius::kernels

@@ -139,6 +139,8 @@ struct HeadProducts {
                    .k = units.Count(reduced),
                    .a = a,
                    .a_transposed = a_transposed,
+                   .a_panel = units.rows(),
+                   .a_step = kAStride,
                    .b = rows,
                    .b_panel = panel(),
                    .b_step = padded,

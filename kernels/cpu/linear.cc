@@ -42,12 +42,17 @@ void Multiply(const MultiplyArgs& args, Context& context, const SimdKernels& sim
   while (columns > 2 * simd.panel && num_blocks * CeilDiv(N, columns) < enough) columns /= 2;
   columns = std::min(columns, CeilDiv(N, simd.panel) * simd.panel);
 
+  const int64_t num_tiles = num_blocks * CeilDiv(N, columns);
+
   const bool narrow = args.y.dtype() == DType::kBF16;
   const int64_t scratch = kOperand + (narrow ? kRowBlock * columns + columns : 0);
   const auto multiply_tile = [&, N = N](int64_t tile, float* a) {
     const auto [group, begin, end] = blocks[tile % num_blocks];
     const int64_t n = tile / num_blocks * columns, width = std::min(columns, N - n);
     float* const sums = a + kOperand;
+    // This thread's next tile, if all take as long.
+    const int64_t next = std::min(tile + context.pool().num_threads(), num_tiles - 1);
+    const int64_t next_n = next / num_blocks * columns;
     MultiplyTile({.x = args.x,
                   .rows_of_x = RowsOf(args.rows),
                   .begin = begin,
@@ -55,6 +60,8 @@ void Multiply(const MultiplyArgs& args, Context& context, const SimdKernels& sim
                   .image = ImageOf(args.image, group, N, num_units, simd),
                   .n = n,
                   .columns = width,
+                  .next = ImageOf(args.image, blocks[next % num_blocks].group, N, num_units, simd) +
+                          next_n * num_units,
                   .c = narrow ? sums : args.y.data<float>() + begin * N + n,
                   .c_row = narrow ? columns : N,
                   .accumulate = args.accumulate && !narrow},
@@ -70,62 +77,7 @@ void Multiply(const MultiplyArgs& args, Context& context, const SimdKernels& sim
                 .before = sums + kRowBlock * columns},
                simd);
   };
-  ForWithScratch(context, num_blocks * CeilDiv(N, columns), scratch, "linear.scratch",
-                 multiply_tile);
-}
-
-void LinearWeightGradient(const kernels::LinearWeightGradientArgs& args, Context& context,
-                          const SimdKernels& simd) {
-  const int64_t N = args.dy.shape()[1], K = args.x.shape()[1];
-  const int64_t R = args.dy_rows.defined() ? args.dy_rows.size() : args.dy.shape()[0];
-  const RowsOf rows_of_dy(args.dy_rows), rows_of_x(args.x_rows);
-  const Units units(args.x.dtype(), simd);
-  const std::vector<Group> groups = Groups(args.offsets, R);
-  const int64_t e = std::ssize(groups);
-  int64_t height = kMaxDepth, columns = kMaxDepth;
-  const auto num_tiles = [&] { return e * CeilDiv(N, height) * CeilDiv(K, columns); };
-  while (num_tiles() < kTilesPerThread * context.pool().num_threads() && height > 32) {
-    height > columns ? height /= 2 : columns /= 2;
-  }
-  const int64_t down = CeilDiv(N, height), across = CeilDiv(K, columns);
-
-  constexpr int64_t kTransposed = kMaxDepth * kAStride;  // floats of a copied block of dy
-  const int64_t panels = kMaxDepth * std::max(columns, simd.panel);
-  const auto multiply_tile = [&](int64_t tile, float* a) {
-    const int64_t j = tile / (down * across);
-    const int64_t n = tile / across % down * height, k = tile % across * columns;
-    const int64_t rows = std::min(height, N - n), width = std::min(columns, K - k);
-    const auto [begin, end] = groups[j];
-    float *const b = a + kTransposed, *const row = b + panels;
-    float* dw = args.dw.data<float>() + (j * N + n) * K + k;
-    int64_t r = begin;
-    bool accumulate = args.accumulate;
-    do {
-      const int64_t depth = std::min(kMaxDepth, units.Count(end - r));
-      for (int64_t u = 0; u < depth; ++u, r += units.per_unit()) {
-        const bool last = r + 1 == end;
-        units.AcrossRows(args.dy, rows_of_dy[r] * N + n, last ? -1 : rows_of_dy[r + 1] * N + n,
-                         rows, a + u * kAStride);
-        units.AcrossRows(args.x, rows_of_x[r] * K + k, last ? -1 : rows_of_x[r + 1] * K + k, width,
-                         row);
-        simd.spread(row, width, b + u * simd.panel, depth * simd.panel);
-      }
-      units.product({.m = rows,
-                     .n = width,
-                     .k = depth,
-                     .a = a,
-                     .a_transposed = true,
-                     .b = b,
-                     .b_panel = depth * simd.panel,
-                     .b_step = simd.panel,
-                     .c = dw,
-                     .c_row = K,
-                     .accumulate = accumulate});
-      accumulate = true;
-    } while (r < end);
-  };
-  ForWithScratch(context, e * down * across, kTransposed + panels + columns, "linear.scratch",
-                 multiply_tile);
+  ForWithScratch(context, num_tiles, scratch, "linear.scratch", multiply_tile);
 }
 
 }  // namespace moebius::cpu

@@ -66,6 +66,7 @@ void MultiplySum(const kernels::LinearSumArgs& args, Context& context, const Sim
                       .image = ImageOf(args.w, static_cast<int64_t>(group), N, num_units, simd),
                       .n = n,
                       .columns = width,
+                      .next = nullptr,
                       .c = c,
                       .c_row = cut.columns,
                       .accumulate = false},

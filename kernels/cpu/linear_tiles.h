@@ -74,6 +74,7 @@ struct TileArgs {
   int64_t begin, end;  // rows of the product
   const float* image;
   int64_t n, columns;
+  const float* next;  // where the next tile's image begins, if it is known
   float* c;
   int64_t c_row;
   bool accumulate;
@@ -100,6 +101,7 @@ inline void MultiplyTile(const TileArgs& args, const Units& units, float* a) {
                    .b = image + u * panel,
                    .b_panel = num_units * panel,
                    .b_step = panel,
+                   .next_b = u + depth < num_units ? image + (u + depth) * panel : args.next,
                    .c = args.c,
                    .c_row = args.c_row,
                    .accumulate = u > 0 || args.accumulate});

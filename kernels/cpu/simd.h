@@ -18,25 +18,49 @@ namespace moebius::cpu {
 inline constexpr int64_t kAStride = 272;
 inline constexpr int64_t kMaxDepth = 256;  // units of one reduction step, and columns of A
 
-// c[m, n] (+)= a[m, k] b[k, n], reducing k in order. A[i, k] stands at a[i * kAStride + k], or at
-// a[k * kAStride + i] if `a_transposed`. B is cut into panels of `SimdKernels::panel` columns:
-// element (k, j) at b[j / panel * b_panel + k * b_step + j % panel]; its last panel is readable,
-// and finite, to the full width.
-// For pairs, A is readable to whole blocks of 32 rows (columns, if transposed).
+// c[m, n] (+)= a[m, k] b[k, n], reducing k in order. A[i, k] stands at a[i * kAStride + k], or, if
+// `a_transposed`, in micro-panels of `rows`: at a[i / rows * a_panel + k * a_step + i % rows],
+// where `rows` is SimdKernels::tile_rows, or tile_rows_bf16 for pairs. B is cut into panels of
+// SimdKernels::panel columns: element (k, j) at b[j / panel * b_panel + k * b_step + j % panel];
+// its last panel is readable, and finite, to the full width. For pairs, A is readable to whole
+// blocks of 32 rows (columns, if transposed).
 struct BlockProduct {
   int64_t m = 0, n = 0, k = 0;  // k in units, any number
   const float* a = nullptr;
   bool a_transposed = false;
+  int64_t a_panel = 0, a_step = 0;
   const float* b = nullptr;
   int64_t b_panel = 0, b_step = 0;
+  const float* next_b = nullptr;  // the panel that the next product begins with, if it is known
+  // What is needed next, fetched meanwhile: where pieces of k lines begin.
+  const void* const* fetched = nullptr;
+  int64_t num_fetched = 0;
   float* c = nullptr;
   int64_t c_row = 0;
   bool accumulate = false;
+  bool stream = false;  // c goes to memory past the caches, if it is aligned; not if `accumulate`
+};
+
+// Rows of n units to packed panels. Unit i of row k goes to
+// panels[i / width * panel + k * row + i % width]: `width` units make a panel, whose rows are whole
+// vectors of SimdKernels::panel / 2 units. What a row lacks is zero.
+struct PanelRows {
+  const void* const* rows = nullptr;  // k, or 2 k of pairs, the last of which may be null: zeros
+  int64_t k = 0, n = 0;
+  float* panels = nullptr;
+  int64_t panel = 0;
+};
+inline constexpr int64_t kPanelRowsAhead = 32;  // rows of units are fetched so many earlier
+struct Packing {
+  void (*floats)(const PanelRows&);
+  void (*widened)(const PanelRows&);  // rows of bf16, as floats
+  void (*pairs)(const PanelRows&);    // two rows of bf16 at a time
 };
 
 struct SimdKernels {
   const char* name;
   int64_t panel;
+  int64_t tile_rows, tile_rows_bf16;          // of a micro-panel of A, for each product
   void (*product)(const BlockProduct&);       // units are floats
   void (*product_bf16)(const BlockProduct&);  // units are pairs of bf16; null: convert to float
 
@@ -46,6 +70,7 @@ struct SimdKernels {
   void (*interleave)(const uint16_t* x0, const uint16_t* x1, float* y, int64_t n);
   // Row x[0 .. n) to panels that stand `stride` apart; what the last one lacks is zero.
   void (*spread)(const float* x, int64_t n, float* panels, int64_t stride);
+  Packing pack_a, pack_b;  // micro-panels of A, panels of B
   // y[j, i] = x[i, j] for i < rows, j < columns; rows <= panel; y's rows are `panel` units apart,
   // and what a row lacks is zero.
   void (*transpose_panel)(const float* x, int64_t x_row, int64_t rows, int64_t columns, float* y);

@@ -30,7 +30,9 @@ double TileMultiplyAdds(int64_t iterations) {
 
 SimdKernels AmxKernels() {
   SimdKernels kernels = MakeSimdKernels<16, 14>("amx");
+  kernels.tile_rows_bf16 = kSide;
   kernels.product_bf16 = MultiplyTiles;
+  kernels.pack_a.pairs = Pack<Pairs, kTile, kSide>;
   kernels.narrow = NarrowVectors;
   kernels.rows_bf16 = MakeRowKernels<uint16_t, 16, RoundByInstruction>();
   kernels.multiply_adds_bf16 = TileMultiplyAdds;

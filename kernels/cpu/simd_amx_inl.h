@@ -87,16 +87,15 @@ void MultiplyEdge(int64_t k, const float* a, const float* b, int64_t b_step, flo
   }
 }
 
-// rows [32, k] of what stands transposed at a [k, 32]
-void TransposeStrip(const float* a, int64_t k, float* rows) {
+// rows [32, k] of what stands transposed at a [k, 32], whose rows are `a_step` apart
+void TransposeStrip(const float* a, int64_t a_step, int64_t k, float* rows) {
   int64_t u = 0;
   for (; u + kTile <= k; u += kTile) {
-    TransposeSquare<kTile>(a + u * kAStride, kAStride, rows + u, kAStride);
-    TransposeSquare<kTile>(a + u * kAStride + kTile, kAStride, rows + kTile * kAStride + u,
-                           kAStride);
+    TransposeSquare<kTile>(a + u * a_step, a_step, rows + u, kAStride);
+    TransposeSquare<kTile>(a + u * a_step + kTile, a_step, rows + kTile * kAStride + u, kAStride);
   }
   for (; u < k; ++u) {
-    for (int64_t i = 0; i < kSide; ++i) rows[i * kAStride + u] = a[u * kAStride + i];
+    for (int64_t i = 0; i < kSide; ++i) rows[i * kAStride + u] = a[u * a_step + i];
   }
 }
 
@@ -104,9 +103,9 @@ void MultiplyTiles(const BlockProduct& p) {
   alignas(64) float transposed[kSide * kAStride];
   _tile_loadconfig(&kTileConfig);
   for (int64_t i = 0; i < p.m; i += kSide) {
-    const float* a = p.a + (p.a_transposed ? i : i * kAStride);
+    const float* a = p.a + (p.a_transposed ? i / kSide * p.a_panel : i * kAStride);
     if (p.a_transposed) {
-      TransposeStrip(a, p.k, transposed);
+      TransposeStrip(a, p.a_step, p.k, transposed);
       a = transposed;
     }
     const int64_t rows = p.m - i < kSide ? p.m - i : kSide;

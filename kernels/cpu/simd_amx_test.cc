@@ -49,6 +49,8 @@ TEST(Amx, MultipliesBlocksOfAnySize) {
                                            .k = k,
                                            .a = a.data(),
                                            .a_transposed = transposed,
+                                           .a_panel = 32,
+                                           .a_step = kAStride,
                                            .b = b.data(),
                                            .b_panel = k * 32,
                                            .b_step = 32,

@@ -14,6 +14,7 @@ struct PairProduct {
 
 SimdKernels Avx512Bf16Kernels() {
   SimdKernels kernels = MakeSimdKernels<16, 14>("avx512_bf16");
+  kernels.tile_rows_bf16 = 14;
   kernels.product_bf16 = Multiply<PairProduct, 16, 14>;
   kernels.narrow = NarrowVectors;
   kernels.rows_bf16 = MakeRowKernels<uint16_t, 16, RoundByInstruction>();

@@ -1,5 +1,5 @@
-// A vector of kWidth floats, and squares of them transposed. Included by the bodies of SimdKernels
-// alone.
+// A vector of kWidth floats, its stores past the caches, and squares of them transposed. Included
+// by the bodies of SimdKernels alone.
 #pragma once
 
 #include "kernels/cpu/simd.h"
@@ -20,6 +20,33 @@ struct Float {
   static V MultiplyAdd(V sum, V a, V b) { return sum + a * b; }
   static V Max(V a, V b) { return a > b ? a : b; }
 };
+
+// Stores past the caches where there is such a store for so many bytes. `to` is aligned.
+template <class Vector>
+[[gnu::always_inline]] inline void StreamVector(void* to, Vector v) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof v == 64) {
+    return __builtin_ia32_movntps512(static_cast<float*>(to), (Float<16>::V)v);
+  }
+#endif
+#if defined(__AVX__)
+  if constexpr (sizeof v == 32) {
+    return __builtin_ia32_movntps256(static_cast<float*>(to), (Float<8>::V)v);
+  }
+#endif
+#if defined(__SSE2__)
+  if constexpr (sizeof v == 16) {
+    return __builtin_ia32_movntps(static_cast<float*>(to), (Float<4>::V)v);
+  }
+#endif
+  __builtin_memcpy(to, &v, sizeof v);
+}
+
+inline void Fence() {
+#if defined(__SSE2__)
+  __builtin_ia32_sfence();
+#endif
+}
 
 // v = the columns of x [kWidth, kWidth]: exchanges the off-diagonal blocks of half the size, then
 // of a quarter, down to single elements.

@@ -1,99 +1,13 @@
-// The bodies of SimdKernels, for a vector of kWidth floats and a tile of kRows x 2 vectors.
+// The bodies of SimdKernels, for a vector of kWidth floats.
 // Included by the source of each instruction set alone.
 #pragma once
 
 #include "kernels/cpu/simd_float_inl.h"
 #include "kernels/cpu/simd_pack_inl.h"
+#include "kernels/cpu/simd_product_inl.h"
 
 namespace moebius::cpu {
 namespace {
-
-struct Tile {
-  int64_t k;
-  const float *a, *b;
-  int64_t b_step;
-  float* c;
-  int64_t c_row, columns;
-  bool accumulate;
-};
-
-template <class Ops, int kWidth, int kRows, bool kTransposed>
-void MultiplyTile(const Tile& tile) {
-  using F = Float<kWidth>;
-  using V = typename F::V;
-  constexpr int64_t kRow = kTransposed ? 1 : kAStride, kStep = kTransposed ? kAStride : 1;
-  V sum[kRows][2] = {};
-  const float *a = tile.a, *b = tile.b;
-  for (int64_t k = tile.k; k > 0; --k, a += kStep, b += tile.b_step) {
-    const V b0 = F::Load(b), b1 = F::Load(b + kWidth);
-#pragma GCC unroll 16
-    for (int i = 0; i < kRows; ++i) {
-      const V a_i = Ops::Broadcast(a + i * kRow);
-      sum[i][0] = Ops::MultiplyAdd(sum[i][0], a_i, b0);
-      sum[i][1] = Ops::MultiplyAdd(sum[i][1], a_i, b1);
-    }
-  }
-  if (tile.columns == 2 * kWidth) {
-#pragma GCC unroll 16
-    for (int i = 0; i < kRows; ++i) {
-      float* c = tile.c + i * tile.c_row;
-      F::Store(c, tile.accumulate ? F::Load(c) + sum[i][0] : sum[i][0]);
-      F::Store(c + kWidth, tile.accumulate ? F::Load(c + kWidth) + sum[i][1] : sum[i][1]);
-    }
-    return;
-  }
-  float rows[kRows][2 * kWidth];
-#pragma GCC unroll 16
-  for (int i = 0; i < kRows; ++i) {
-    F::Store(rows[i], sum[i][0]);
-    F::Store(rows[i] + kWidth, sum[i][1]);
-  }
-  for (int i = 0; i < kRows; ++i) {
-    float* c = tile.c + i * tile.c_row;
-    for (int64_t j = 0; j < tile.columns; ++j)
-      c[j] = tile.accumulate ? c[j] + rows[i][j] : rows[i][j];
-  }
-}
-
-// Calls MultiplyTile for `rows` <= kRows.
-template <class Ops, int kWidth, int kRows, bool kTransposed>
-void MultiplyRows(int64_t rows, const Tile& tile) {
-  if constexpr (kRows > 1) {
-    if (rows < kRows) return MultiplyRows<Ops, kWidth, kRows - 1, kTransposed>(rows, tile);
-  }
-  MultiplyTile<Ops, kWidth, kRows, kTransposed>(tile);
-}
-
-template <class Ops, int kWidth, int kRows, bool kTransposed>
-void MultiplyBlock(const BlockProduct& p) {
-  constexpr int64_t kPanel = 2 * kWidth;
-  const int64_t num_tiles = (p.m + kRows - 1) / kRows;
-  for (int64_t j = 0; j < p.n; j += kPanel) {
-    for (int64_t t = 0; t < num_tiles; ++t) {
-      const int64_t begin = p.m * t / num_tiles, end = p.m * (t + 1) / num_tiles;
-      MultiplyRows<Ops, kWidth, kRows, kTransposed>(
-          end - begin, {.k = p.k,
-                        .a = p.a + begin * (kTransposed ? 1 : kAStride),
-                        .b = p.b + j / kPanel * p.b_panel,
-                        .b_step = p.b_step,
-                        .c = p.c + begin * p.c_row + j,
-                        .c_row = p.c_row,
-                        .columns = p.n - j < kPanel ? p.n - j : kPanel,
-                        .accumulate = p.accumulate});
-    }
-  }
-}
-
-template <class Ops, int kWidth, int kRows>
-void Multiply(const BlockProduct& p) {
-  if (p.a_transposed) {
-    MultiplyBlock<Ops, kWidth, kRows, true>(p);
-  } else {
-    MultiplyBlock<Ops, kWidth, kRows, false>(p);
-  }
-}
-
-typedef uint32_t Bits __attribute__((may_alias));
 
 void Widen(const uint16_t* x, float* y, int64_t n) {
   Bits* bits = reinterpret_cast<Bits*>(y);
@@ -116,18 +30,6 @@ void Interleave(const uint16_t* x0, const uint16_t* x1, float* y, int64_t n) {
   } else {
     for (int64_t i = 0; i < n; ++i) bits[i] = x0[i] | uint32_t{x1[i]} << 16;
   }
-}
-
-template <int kWidth>
-void Spread(const float* x, int64_t n, float* panels, int64_t stride) {
-  using F = Float<kWidth>;
-  constexpr int64_t kPanel = 2 * kWidth;
-  for (; n >= kPanel; n -= kPanel, x += kPanel, panels += stride) {
-    F::Store(panels, F::Load(x));
-    F::Store(panels + kWidth, F::Load(x + kWidth));
-  }
-  if (n == 0) return;
-  for (int64_t i = 0; i < kPanel; ++i) panels[i] = i < n ? x[i] : 0;
 }
 
 template <int kWidth>
@@ -282,12 +184,16 @@ SimdKernels MakeSimdKernels(const char* name) {
   using Ops = FloatProduct<kWidth>;
   return {.name = name,
           .panel = 2 * kWidth,
+          .tile_rows = kRows,
+          .tile_rows_bf16 = 0,
           .product = Multiply<Ops, kWidth, kRows>,
           .product_bf16 = nullptr,
           .widen = Widen,
           .narrow = Narrow,
           .interleave = Interleave,
           .spread = Spread<kWidth>,
+          .pack_a = MakePacking<kWidth, kRows>(),
+          .pack_b = MakePacking<kWidth, 2 * kWidth>(),
           .transpose_panel = TransposePanel<kWidth>,
           .pack_transposed = PackTransposed<kWidth>,
           .pack_rows = PackRows<kWidth>,

@@ -58,33 +58,6 @@ struct RoundBits {
   }
 };
 
-// Stores past the caches where there is such a store for so many bytes. `to` is aligned.
-template <class Vector>
-[[gnu::always_inline]] inline void StreamVector(void* to, Vector v) {
-#if defined(__AVX512F__)
-  if constexpr (sizeof v == 64) {
-    return __builtin_ia32_movntps512(static_cast<float*>(to), (Float<16>::V)v);
-  }
-#endif
-#if defined(__AVX__)
-  if constexpr (sizeof v == 32) {
-    return __builtin_ia32_movntps256(static_cast<float*>(to), (Float<8>::V)v);
-  }
-#endif
-#if defined(__SSE2__)
-  if constexpr (sizeof v == 16) {
-    return __builtin_ia32_movntps(static_cast<float*>(to), (Float<4>::V)v);
-  }
-#endif
-  __builtin_memcpy(to, &v, sizeof v);
-}
-
-inline void Fence() {
-#if defined(__SSE2__)
-  __builtin_ia32_sfence();
-#endif
-}
-
 template <int kWidth, class Rounding>
 struct Lanes {
   using F = Float<kWidth>;

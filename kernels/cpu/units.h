@@ -27,6 +27,11 @@ struct Units {
     return reinterpret_cast<const uint16_t*>(x.raw());
   }
 
+  // Of a micro-panel of A: its rows, and units between two steps of the reduction where it is
+  // packed.
+  int64_t rows() const { return pairs ? simd.tile_rows_bf16 : simd.tile_rows; }
+  int64_t row_step() const { return RoundUp(rows(), simd.panel / 2); }
+
   // `n` elements from index `begin` of x on, as floats.
   void Floats(const Tensor& x, int64_t begin, int64_t n, float* floats) const {
     if (bf16) {

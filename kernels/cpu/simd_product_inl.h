@@ -1,0 +1,256 @@
+// Products of blocks, for a vector of kWidth floats and a tile of kRows x 2 vectors, and how rows
+// become their operands. Included by simd_inl.h alone.
+#pragma once
+
+#include "kernels/cpu/simd_float_inl.h"
+
+namespace moebius::cpu {
+namespace {
+
+struct Tile {
+  int64_t k;
+  const float* a;
+  int64_t a_step;  // if transposed
+  const float* b;
+  int64_t b_step;
+  float* c;
+  int64_t c_row, columns;
+  bool accumulate, stream;
+  const char* fetched;  // meanwhile, `fetch_step` bytes on for each k
+  int64_t fetch_step;
+};
+
+template <int kWidth>
+[[gnu::always_inline]] inline void StoreRow(const Tile& tile, int i, typename Float<kWidth>::V sum0,
+                                            typename Float<kWidth>::V sum1) {
+  using F = Float<kWidth>;
+  float* const c = tile.c + i * tile.c_row;
+  if (tile.stream) {
+    StreamVector(c, sum0);
+    StreamVector(c + kWidth, sum1);
+  } else {
+    F::Store(c, tile.accumulate ? F::Load(c) + sum0 : sum0);
+    F::Store(c + kWidth, tile.accumulate ? F::Load(c + kWidth) + sum1 : sum1);
+  }
+}
+
+template <int kWidth, int kRows>
+[[gnu::always_inline]] inline void StoreTile(const Tile& tile,
+                                             const typename Float<kWidth>::V (&sum)[kRows][2]) {
+  using F = Float<kWidth>;
+  if (tile.columns == 2 * kWidth) {
+#pragma GCC unroll 16
+    for (int i = 0; i < kRows; ++i) StoreRow<kWidth>(tile, i, sum[i][0], sum[i][1]);
+    return;
+  }
+  float rows[kRows][2 * kWidth];
+#pragma GCC unroll 16
+  for (int i = 0; i < kRows; ++i) {
+    F::Store(rows[i], sum[i][0]);
+    F::Store(rows[i] + kWidth, sum[i][1]);
+  }
+  for (int i = 0; i < kRows; ++i) {
+    float* c = tile.c + i * tile.c_row;
+    for (int64_t j = 0; j < tile.columns; ++j)
+      c[j] = tile.accumulate ? c[j] + rows[i][j] : rows[i][j];
+  }
+}
+
+// A row is stored once its last kLast steps are done: stores that all come at once, behind the
+// loop, would hold up the next tile.
+template <class Ops, int kWidth, int kRows, bool kTransposed>
+void MultiplyTile(const Tile& tile) {
+  using F = Float<kWidth>;
+  using V = typename F::V;
+  constexpr int kLast = kWidth == 16 ? 3 : 1;
+  constexpr int64_t kRow = kTransposed ? 1 : kAStride;
+  const int64_t a_step = kTransposed ? tile.a_step : 1;
+  if (!tile.stream) {
+#pragma GCC unroll 16
+    for (int i = 0; i < kRows; ++i) {
+      __builtin_prefetch(tile.c + i * tile.c_row, 1);
+      __builtin_prefetch(tile.c + i * tile.c_row + 2 * kWidth - 1, 1);
+    }
+  }
+  const bool whole = tile.columns == 2 * kWidth && tile.k >= kLast;
+  V sum[kRows][2] = {};
+  const float *a = tile.a, *b = tile.b;
+  const char* fetched = tile.fetched;
+  for (int64_t k = whole ? tile.k - kLast : tile.k; k > 0; --k) {
+    const V b0 = F::Load(b), b1 = F::Load(b + kWidth);
+    __builtin_prefetch(fetched);
+#pragma GCC unroll 16
+    for (int i = 0; i < kRows; ++i) {
+      const V a_i = Ops::Broadcast(a + i * kRow);
+      sum[i][0] = Ops::MultiplyAdd(sum[i][0], a_i, b0);
+      sum[i][1] = Ops::MultiplyAdd(sum[i][1], a_i, b1);
+    }
+    a += a_step;
+    b += tile.b_step;
+    fetched += tile.fetch_step;
+  }
+  if (!whole) return StoreTile<kWidth, kRows>(tile, sum);
+  V last[kLast][2];
+#pragma GCC unroll 16
+  for (int l = 0; l < kLast; ++l) {
+    last[l][0] = F::Load(b + l * tile.b_step);
+    last[l][1] = F::Load(b + l * tile.b_step + kWidth);
+    __builtin_prefetch(fetched + l * tile.fetch_step);
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < kRows; ++i) {
+#pragma GCC unroll 16
+    for (int l = 0; l < kLast; ++l) {
+      const V a_i = Ops::Broadcast(a + i * kRow + l * a_step);
+      sum[i][0] = Ops::MultiplyAdd(sum[i][0], a_i, last[l][0]);
+      sum[i][1] = Ops::MultiplyAdd(sum[i][1], a_i, last[l][1]);
+    }
+    StoreRow<kWidth>(tile, i, sum[i][0], sum[i][1]);
+    asm volatile("" ::: "memory");  // keeps the rows in order
+  }
+}
+
+// Calls MultiplyTile for `rows` <= kRows.
+template <class Ops, int kWidth, int kRows, bool kTransposed>
+void MultiplyRows(int64_t rows, const Tile& tile) {
+  if constexpr (kRows > 1) {
+    if (rows < kRows) return MultiplyRows<Ops, kWidth, kRows - 1, kTransposed>(rows, tile);
+  }
+  MultiplyTile<Ops, kWidth, kRows, kTransposed>(tile);
+}
+
+template <int kWidth>
+bool IsAligned(const float* c, int64_t c_row) {
+  constexpr uintptr_t kBytes = 4 * kWidth;
+  return reinterpret_cast<uintptr_t>(c) % kBytes == 0 && c_row % kWidth == 0;
+}
+
+template <class Ops, int kWidth, int kRows, bool kTransposed>
+void MultiplyBlock(const BlockProduct& p) {
+  constexpr int64_t kPanel = 2 * kWidth, kLine = 64;
+  const int64_t num_tiles = (p.m + kRows - 1) / kRows;
+  const bool stream = p.stream && !p.accumulate && IsAligned<kWidth>(p.c, p.c_row);
+  int64_t num_fetched = 0;
+  for (int64_t j = 0; j < p.n; j += kPanel) {
+    const float* const b = p.b + j / kPanel * p.b_panel;
+    const float* const next = j + kPanel < p.n ? b + p.b_panel : p.next_b;
+    const bool fetches_b = next != nullptr && num_tiles > 1 && p.b_step == kPanel;
+    for (int64_t t = 0; t < num_tiles; ++t) {
+      // Micro-panels are whole; other rows are shared out evenly.
+      const int64_t begin = kTransposed ? t * kRows : p.m * t / num_tiles;
+      const int64_t end =
+          kTransposed ? (p.m < begin + kRows ? p.m : begin + kRows) : p.m * (t + 1) / num_tiles;
+      Tile tile = {.k = p.k,
+                   .a = p.a + (kTransposed ? t * p.a_panel : begin * kAStride),
+                   .a_step = p.a_step,
+                   .b = b,
+                   .b_step = p.b_step,
+                   .c = p.c + begin * p.c_row + j,
+                   .c_row = p.c_row,
+                   .columns = p.n - j < kPanel ? p.n - j : kPanel,
+                   .accumulate = p.accumulate,
+                   .stream = stream,
+                   .fetched = reinterpret_cast<const char*>(b),
+                   .fetch_step = 0};
+      if (num_fetched < p.num_fetched) {
+        tile.fetched = static_cast<const char*>(p.fetched[num_fetched++]);
+        tile.fetch_step = kLine;
+      } else if (fetches_b && t < 2) {  // half a row of the next panel for each k
+        tile.fetched = reinterpret_cast<const char*>(next + t * p.k * kWidth);
+        tile.fetch_step = 4 * kWidth;
+      }
+      MultiplyRows<Ops, kWidth, kRows, kTransposed>(end - begin, tile);
+    }
+  }
+  if (stream) Fence();
+}
+
+template <class Ops, int kWidth, int kRows>
+void Multiply(const BlockProduct& p) {
+  if (p.a_transposed) {
+    MultiplyBlock<Ops, kWidth, kRows, true>(p);
+  } else {
+    MultiplyBlock<Ops, kWidth, kRows, false>(p);
+  }
+}
+
+typedef uint32_t Bits __attribute__((may_alias));
+
+template <int kWidth>
+void Spread(const float* x, int64_t n, float* panels, int64_t stride) {
+  using F = Float<kWidth>;
+  constexpr int64_t kPanel = 2 * kWidth;
+  for (; n >= kPanel; n -= kPanel, x += kPanel, panels += stride) {
+    F::Store(panels, F::Load(x));
+    F::Store(panels + kWidth, F::Load(x + kWidth));
+  }
+  if (n == 0) return;
+  for (int64_t i = 0; i < kPanel; ++i) panels[i] = i < n ? x[i] : 0;
+}
+
+// One row of units, as bits.
+struct Floats {
+  static constexpr int kRows = 1, kBytes = 4;
+  explicit Floats(const void* const* rows) : x(static_cast<const Bits*>(rows[0])) {}
+  uint32_t operator[](int64_t i) const { return x[i]; }
+  const Bits* x;
+};
+struct WidenedBf16 {
+  static constexpr int kRows = 1, kBytes = 2;
+  explicit WidenedBf16(const void* const* rows) : x(static_cast<const uint16_t*>(rows[0])) {}
+  uint32_t operator[](int64_t i) const { return uint32_t{x[i]} << 16; }
+  const uint16_t* x;
+};
+struct Pairs {
+  static constexpr int kRows = 2, kBytes = 2;
+  explicit Pairs(const void* const* rows)
+      : x0(static_cast<const uint16_t*>(rows[0])),
+        x1(static_cast<const uint16_t*>(rows[rows[1] != nullptr ? 1 : 0])),
+        mask(rows[1] != nullptr ? 0xFFFF0000u : 0) {}
+  uint32_t operator[](int64_t i) const { return x0[i] | (uint32_t{x1[i]} << 16 & mask); }
+  const uint16_t *x0, *x1;
+  const uint32_t mask;
+};
+
+template <int64_t kCount, class Units>
+[[gnu::always_inline]] inline void CopyUnits(const Units units, int64_t i, Bits* __restrict to) {
+#pragma GCC unroll 1  // else it is not vectorised
+  for (int64_t j = 0; j < kCount; ++j) to[j] = units[i + j];
+}
+
+// Panels are kUnits wide; their rows are whole vectors. A few rows at a time, so that what is
+// written stands together.
+template <class Units, int kWidth, int kUnits>
+void Pack(const PanelRows& p) {
+  constexpr int64_t kRow = (kUnits + kWidth - 1) / kWidth * kWidth, kBlock = 16;
+  for (int64_t begin = 0; begin < p.k; begin += kBlock) {
+    const int64_t end = begin + kBlock < p.k ? begin + kBlock : p.k;
+    for (int64_t i = 0; i < p.n; i += kUnits) {
+      Bits* to = reinterpret_cast<Bits*>(p.panels + i / kUnits * p.panel + begin * kRow);
+      for (int64_t k = begin; k < end; ++k, to += kRow) {
+        const Units units(p.rows + k * Units::kRows);
+        if (k + kPanelRowsAhead < p.k) {
+          const void* const* ahead = p.rows + (k + kPanelRowsAhead) * Units::kRows;
+#pragma GCC unroll 2
+          for (int r = 0; r < Units::kRows; ++r)
+            __builtin_prefetch(static_cast<const char*>(ahead[r]) + i * Units::kBytes);
+        }
+        if (i + kRow <= p.n) {
+          CopyUnits<kRow>(units, i, to);
+        } else {
+#pragma GCC unroll 1
+          for (int64_t j = 0; j < kRow; ++j) to[j] = j < kUnits && i + j < p.n ? units[i + j] : 0;
+        }
+      }
+    }
+  }
+}
+
+template <int kWidth, int kUnits>
+constexpr Packing MakePacking() {
+  return {Pack<Floats, kWidth, kUnits>, Pack<WidenedBf16, kWidth, kUnits>,
+          Pack<Pairs, kWidth, kUnits>};
+}
+
+}  // namespace
+}  // namespace moebius::cpu
