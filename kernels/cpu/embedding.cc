@@ -45,9 +45,9 @@ void Embedding(const kernels::EmbeddingArgs& args, Context& ctx) {
     using Element = decltype(zero);
     ForRange(ctx, args.y.shape()[0], kTokens, [&](int64_t begin, int64_t end) {
       for (int64_t t = begin; t < end; ++t) {
-        const float* row = row_of(t);
+        const float *row = row_of(t), *next = t + 1 < end ? row_of(t + 1) : nullptr;
         Element* y = At<Element>(args.y, t * D);
-        if (t + 1 < end) FetchStart(row_of(t + 1), D);
+        if (next != nullptr) FetchStart(next);
         row == nullptr ? (void)std::fill_n(y, D, Element{}) : rows.scale(row, 1.0f, y, write, D);
       }
     });
@@ -70,7 +70,7 @@ void EmbeddingGradient(const kernels::EmbeddingGradientArgs& args, Context& ctx)
         const int32_t first = by_row.first[v], next = by_row.first[v + 1];
         if (first == next && !args.accumulate) Simd().rows.copy(zeros.data(), dw, write, D);
         for (int32_t i = first; i < next; ++i) {
-          if (i + 1 < last) FetchStart(dy(i + 1), D);
+          if (i + 1 < last) FetchStart(dy(i + 1));
           const Write first_write = next - first == 1 || args.accumulate ? write : Write::kReplace;
           rows.add(dy(i), dw, i == first ? first_write : Write::kAdd, D);
         }

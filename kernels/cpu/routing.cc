@@ -65,11 +65,11 @@ void SumRows(const Tensor& rows, const float* weights, const RoutingPlan& plan, 
       for (size_t i = 0; i < at.size(); ++i) at[i] = At<T>(rows, row[first + i] * D);
       for (int64_t t = begin; t < end; ++t) {
         const int64_t p = offsets[t], next = offsets[t + 1];
+        const int64_t after = t + 1 < end ? offsets[t + 2] : next;
+        for (int64_t i = next; i < after; ++i) FetchStart(at[i - first]);
         kernels.sum_rows({.rows = at.data() + (p - first),
                           .weights = weights == nullptr ? nullptr : weights + p,
                           .count = next - p,
-                          .next = at.data() + (next - first),
-                          .num_next = t + 1 < end ? offsets[t + 2] - next : 0,
                           .y = At<T>(y, t * D),
                           .write = write},
                          D);
@@ -163,15 +163,14 @@ void CombineGradient(const kernels::CombineGradientArgs& args, Context& ctx) {
     using T = decltype(zero);
     ForTokens(args.plan, ctx, [&](int64_t t, int64_t first, int64_t last) {
       for (int64_t p = first; p < last; ++p) {
-        const float dweight =
-            kernels.weigh_gradient({.dy = At<T>(args.dy, t * D),
-                                    .x = At<T>(args.rows, row[p] * D),
-                                    .weight = args.weights.data<float>()[p],
-                                    .dx = At<T>(args.drows, row[p] * D),
-                                    .write_dx = write_drows,
-                                    .weighted = nullptr,
-                                    .next = p + 1 < P ? At<T>(args.rows, row[p + 1] * D) : nullptr},
-                                   D);
+        if (p + 1 < P) FetchStart(At<T>(args.rows, row[p + 1] * D));
+        const float dweight = kernels.weigh_gradient({.dy = At<T>(args.dy, t * D),
+                                                      .x = At<T>(args.rows, row[p] * D),
+                                                      .weight = args.weights.data<float>()[p],
+                                                      .dx = At<T>(args.drows, row[p] * D),
+                                                      .write_dx = write_drows,
+                                                      .weighted = nullptr},
+                                                     D);
         Put(args.dweights.data<float>()[p], dweight, args.accumulate_dweights);
       }
     });
@@ -191,8 +190,7 @@ void WeighRowsGradient(const kernels::WeighRowsGradientArgs& args, Context& ctx)
                                     .weight = args.weights.data<float>()[r],
                                     .dx = At<T>(args.dx, r * D),
                                     .write_dx = write_dx,
-                                    .weighted = At<T>(args.weighted, r * D),
-                                    .next = nullptr},
+                                    .weighted = At<T>(args.weighted, r * D)},
                                    D);
       }
     });

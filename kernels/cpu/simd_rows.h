@@ -42,21 +42,17 @@ struct TurnRow {
   int64_t heads, half;
 };
 
-// y = the sum of weights[i] * rows[i] over i < count; null weights: ones. Meanwhile the rows `next`
-// are fetched.
+// y = the sum of weights[i] * rows[i] over i < count; null weights: ones.
 template <class T>
 struct RowSum {
   const T* const* rows;
   const float* weights;
   int64_t count;
-  const T* const* next;
-  int64_t num_next;
   T* y;
   Write write;
 };
 
-// dx = weight * dy and, unless null, weighted = weight * x, which may be dy. Meanwhile `next` is
-// fetched, unless null.
+// dx = weight * dy and, unless null, weighted = weight * x, which may be dy.
 template <class T>
 struct WeighRowGradient {
   const T *dy, *x;
@@ -64,7 +60,6 @@ struct WeighRowGradient {
   T* dx;
   Write write_dx;
   T* weighted;
-  const T* next;
 };
 
 template <class T>

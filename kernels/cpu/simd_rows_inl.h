@@ -108,15 +108,11 @@ struct RowBodies {
   }
 
   static void SumRows(const RowSum<T>& sum, int64_t n) {
-    constexpr int64_t kLine = 64, kPair = 2 * kWidth, kStep = 2 * kPair;
+    constexpr int64_t kPair = 2 * kWidth, kStep = 2 * kPair;
     const RowSum<T> a = sum;
     const auto weight = [&](int64_t r) { return a.weights != nullptr ? a.weights[r] : 1.0f; };
     int64_t i = 0;
     for (; i + kStep <= n; i += kStep) {
-      for (int64_t r = 0; r < a.num_next; ++r) {
-        for (int64_t j = 0; j < kStep * int64_t{sizeof(T)}; j += kLine)
-          __builtin_prefetch(reinterpret_cast<const char*>(a.next[r] + i) + j);
-      }
       Two<V> first = {}, second = {};
       for (int64_t r = 0; r < a.count; ++r) {
         first = first + weight(r) * L::Load(a.rows[r] + i, Pair{});
@@ -135,7 +131,6 @@ struct RowBodies {
   static float WeighGradient(const WeighRowGradient<T>& row, int64_t n) {
     const WeighRowGradient<T> a = row;
     return SumPairs<kWidth>(n, [&](int64_t i, auto lanes) MOEBIUS_LANES {
-      if (a.next != nullptr) __builtin_prefetch(a.next + i);
       const auto x = L::Load(a.x + i, lanes), dy = L::Load(a.dy + i, lanes);
       L::Store(a.dx + i, a.weight * dy, a.write_dx, lanes);
       if (a.weighted != nullptr) L::Store(a.weighted + i, a.weight * x, lanes);

@@ -127,8 +127,6 @@ TYPED_TEST(SimdRows, SumsRowsThatStandAnywhere) {
       kernels.sum_rows({.rows = rows,
                         .weights = weights.data(),
                         .count = count,
-                        .next = rows,
-                        .num_next = 2,
                         .y = y.data(),
                         .write = Write::kReplace},
                        n);
@@ -151,8 +149,7 @@ TYPED_TEST(SimdRows, WeighsARowThatMayBeReplaced) {
                                               .weight = 3,
                                               .dx = dx.data(),
                                               .write_dx = Write::kReplace,
-                                              .weighted = weighted.data(),
-                                              .next = nullptr},
+                                              .weighted = weighted.data()},
                                              n);
     double expected = 0;
     for (int64_t i = 0; i < n; ++i) {
