@@ -231,7 +231,7 @@ class Collectives : public testing::TestWithParam<std::tuple<int, LongMessages>>
   }
 };
 INSTANTIATE_TEST_SUITE_P(Ways, Collectives,
-                         testing::Combine(testing::Values(2, 3, 5),
+                         testing::Combine(testing::Values(2, 3),
                                           testing::Values(LongMessages::kReadIfAllowed,
                                                           LongMessages::kInParts)));
 
