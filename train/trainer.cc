@@ -152,7 +152,9 @@ absl::Status Trainer::Record(const StepResult& result, double step_seconds) {
                       .tokens = tokens_,
                       .tokens_per_second = result.tokens / step_seconds,
                       .step_ms = 1e3 * step_seconds,
-                      .mfu = flops_per_token * result.tokens / step_seconds / options_.peak_flops,
+                      .mfu = options_.peak_flops > 0 ? flops_per_token * result.tokens /
+                                                           step_seconds / options_.peak_flops
+                                                     : 0,
                       .peak_bytes = session_.context().arena().total().peak_bytes,
                       .checkpoint_stall_ms = std::exchange(stall_ms_, 0)};
   for (size_t i = 0; i < result.routing.layers.size(); ++i) {

@@ -24,7 +24,7 @@ class Trainer {
     std::string resume_from;      // a checkpoint to start from; empty: the newest good one, if any
     std::string config_text;      // goes along in checkpoints
     std::string device = {};      // for the log: what computes, and why
-    double peak_flops = 0;        // of all ranks together, calibrated; for MFU
+    double peak_flops = 0;        // of all ranks together, for MFU; 0: not known
     RunDirectory* run = nullptr;  // on rank 0, else null
     std::function<Request()> take_request;  // what came since the last call; may differ by rank
     TraceOptions trace = {};

@@ -64,7 +64,12 @@ class CudaDevice final : public Accelerator {
 }  // namespace
 
 int NumDevices(std::string* reason) {
-  int count = 0;
+  int driver = 0, count = 0;
+  cudaDriverGetVersion(&driver);
+  if (driver == 0) {
+    *reason = "there is no NVIDIA driver";
+    return 0;
+  }
   const cudaError_t error = cudaGetDeviceCount(&count);
   if (error != cudaSuccess) {
     *reason = cudaGetErrorString(error);

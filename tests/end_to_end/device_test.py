@@ -28,7 +28,7 @@ class DeviceTest(Case):
 
     @unittest.skipIf(HAS_GPU, "this machine has a GPU")
     def test_auto_says_why_the_cpu_computes(self):
-        done = self.train(self.folder / "auto", train__num_steps=1)
+        done = self.train(self.folder / "auto", train__num_steps=1, optimizer__warmup_steps=0)
         self.assertIn("device: CPU (no GPU: ", done.stdout)
 
 
@@ -46,7 +46,8 @@ class EmulatedGpuTest(Case):
     def curve(self, device, precision, *arguments, **values):
         run = self.folder / f"{device}_{precision}_{len(values)}"
         done = self.train(run, *arguments, launch=(self.program,), run__device=device,
-                          precision__compute=precision, train__num_steps=4, **values)
+                          precision__compute=precision, train__num_steps=4,
+                          optimizer__warmup_steps=1, **values)
         self.assertIn(f"device: {device}, as run.device says", done.stdout)
         return [step["loss"] for step in steps(run)]
 

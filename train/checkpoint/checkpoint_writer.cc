@@ -43,7 +43,6 @@ CheckpointContent CheckpointWriter::Snapshot(const CheckpointContent& content) {
   CheckpointContent copy = content;
   for (CheckpointTensor& t : copy.tensors) {
     if (!t.first_replica || t.pieces.empty()) continue;
-    CHECK(t.local.device().is_cpu()) << t.name;
     const Tensor live = t.local;
     t.local =
         Tensor(live.dtype(), live.shape(), host_->Allocate(live.bytes(), "checkpoint.snapshot"));
