@@ -1,6 +1,7 @@
 #include "kernels/cpu/linear.h"
 
 #include <algorithm>
+#include <functional>
 #include <vector>
 
 #include "kernels/cpu/linear_tiles.h"
@@ -13,7 +14,8 @@ namespace {
 constexpr int64_t kTilesPerThread = 2;  // so that threads end together
 
 struct RowBlock {
-  int64_t group, begin, end;
+  int64_t group;
+  Group rows;
 };
 
 std::vector<RowBlock> RowBlocks(const std::vector<Group>& groups) {
@@ -22,10 +24,13 @@ std::vector<RowBlock> RowBlocks(const std::vector<Group>& groups) {
     const auto [begin, end] = groups[j];
     const int64_t num_blocks = CeilDiv(end - begin, kRowBlock);
     for (int64_t i = 0; i < num_blocks; ++i) {
-      blocks.push_back({static_cast<int64_t>(j), begin + (end - begin) * i / num_blocks,
-                        begin + (end - begin) * (i + 1) / num_blocks});
+      blocks.push_back(
+          {static_cast<int64_t>(j),
+           {begin + (end - begin) * i / num_blocks, begin + (end - begin) * (i + 1) / num_blocks}});
     }
   }
+  std::ranges::stable_sort(blocks, std::greater(),
+                           [](const RowBlock& block) { return block.rows.size(); });
   return blocks;
 }
 
@@ -46,38 +51,38 @@ void Multiply(const MultiplyArgs& args, Context& context, const SimdKernels& sim
 
   const bool narrow = args.y.dtype() == DType::kBF16;
   const int64_t scratch = kOperand + (narrow ? kRowBlock * columns + columns : 0);
-  const auto multiply_tile = [&, N = N](int64_t tile, float* a) {
-    const auto [group, begin, end] = blocks[tile % num_blocks];
+  const auto multiply_tile = [&, N = N](int64_t tile, int64_t next, float* a) {
+    const auto [group, rows] = blocks[tile % num_blocks];
     const int64_t n = tile / num_blocks * columns, width = std::min(columns, N - n);
     float* const sums = a + kOperand;
-    // This thread's next tile, if all take as long.
-    const int64_t next = std::min(tile + context.pool().num_threads(), num_tiles - 1);
-    const int64_t next_n = next / num_blocks * columns;
-    MultiplyTile({.x = args.x,
-                  .rows_of_x = RowsOf(args.rows),
-                  .begin = begin,
-                  .end = end,
-                  .image = ImageOf(args.image, group, N, num_units, simd),
-                  .n = n,
-                  .columns = width,
-                  .next = ImageOf(args.image, blocks[next % num_blocks].group, N, num_units, simd) +
-                          next_n * num_units,
-                  .c = narrow ? sums : args.y.data<float>() + begin * N + n,
-                  .c_row = narrow ? columns : N,
-                  .accumulate = args.accumulate && !narrow},
-                 units, a);
+    if (next < 0) next = tile;
+    const RowBlock& next_block = blocks[next % num_blocks];
+    const TileArgs product = {
+        .x = args.x,
+        .rows_of_x = RowsOf(args.rows),
+        .rows = rows,
+        .image = ImageOf(args.image, group, N, num_units, simd),
+        .n = n,
+        .columns = width,
+        .next_rows = next_block.rows,
+        .next_image = ImageOf(args.image, next_block.group, N, num_units, simd) +
+                      next / num_blocks * columns * num_units,
+        .c = narrow ? sums : args.y.data<float>() + rows.begin * N + n,
+        .c_row = narrow ? columns : N,
+        .accumulate = args.accumulate && !narrow};
+    TileProduct(product, units).Run(a);
     if (!narrow) return;
     NarrowRows({.sums = sums,
-                .rows = end - begin,
+                .rows = rows.size(),
                 .columns = width,
                 .sums_row = columns,
-                .y = reinterpret_cast<uint16_t*>(args.y.raw()) + begin * N + n,
+                .y = reinterpret_cast<uint16_t*>(args.y.raw()) + rows.begin * N + n,
                 .y_row = N,
                 .accumulate = args.accumulate,
                 .before = sums + kRowBlock * columns},
                simd);
   };
-  ForWithScratch(context, num_tiles, scratch, "linear.scratch", multiply_tile);
+  ForFromBothEnds(context, num_tiles, scratch, "linear.scratch", multiply_tile);
 }
 
 }  // namespace moebius::cpu

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
 #include <vector>
 
@@ -15,14 +16,6 @@ inline constexpr int64_t kRowBlock = 128;
 inline constexpr int64_t kOperand = kRowBlock * kAStride;  // floats of a copied block of rows
 inline constexpr int64_t kMaxColumns = 512;
 
-// Rows that stand anywhere are fetched before they are needed: so many rows earlier.
-inline constexpr int64_t kAhead = 4;
-inline void Prefetch(const void* memory, int64_t bytes) {
-  constexpr int64_t kLine = 64;
-  for (int64_t i = 0; i < bytes; i += kLine)
-    __builtin_prefetch(static_cast<const char*>(memory) + i);
-}
-
 // Where the rows of a product stand in an operand.
 class RowsOf {
  public:
@@ -34,6 +27,7 @@ class RowsOf {
 };
 
 struct Group {
+  int64_t size() const { return end - begin; }
   int64_t begin, end;
 };
 
@@ -67,47 +61,80 @@ inline void NarrowRows(const NarrowArgs& args, const SimdKernels& simd) {
 }
 
 // c [rows, columns] (+)= rows of x times `columns` outputs of the image of one matrix, from output
-// n on. `a` is scratch for kRowBlock rows of an operand.
+// n on; or added to scattered rows, as BlockProduct says. `a` is scratch for kRowBlock rows of an
+// operand.
 struct TileArgs {
   const Tensor& x;
   RowsOf rows_of_x;
-  int64_t begin, end;  // rows of the product
+  Group rows;  // of the product
   const float* image;
   int64_t n, columns;
-  const float* next;  // where the next tile's image begins, if it is known
+  Group next_rows;          // of this thread's next tile, if they are known
+  const float* next_image;  // where its image begins, or null
   float* c;
   int64_t c_row;
   bool accumulate;
+  float* const* c_rows = nullptr;
+  const float* scales = nullptr;
 };
-inline void MultiplyTile(const TileArgs& args, const Units& units, float* a) {
-  const int64_t K = args.x.shape()[1], num_units = units.Count(K), panel = units.simd.panel;
-  const float* image = args.image + args.n * num_units;
-  int64_t u = 0;
-  do {
-    const int64_t depth = std::min(kMaxDepth, num_units - u), k = u * units.per_unit();
-    for (int64_t r = args.begin; r < args.end; ++r) {
-      if (r + kAhead < args.end) {
-        Prefetch(static_cast<const std::byte*>(args.x.raw()) +
-                     (args.rows_of_x[r + kAhead] * K + k) * SizeOf(args.x.dtype()),
-                 depth * static_cast<int64_t>(sizeof(float)));
-      }
-      units.AlongRow(args.x, args.rows_of_x[r] * K + k, std::min(depth * units.per_unit(), K - k),
-                     a + (r - args.begin) * kAStride);
+class TileProduct {
+ public:
+  TileProduct(const TileArgs& args, const Units& units)
+      : args_(args), units_(units), K_(args.x.shape()[1]) {}
+
+  void Run(float* a) const {
+    const int64_t num_units = units_.Count(K_), panel = units_.simd.panel;
+    const float* image = args_.image + args_.n * num_units;
+    std::array<const void*, kRowBlock> ahead;
+    int64_t u = 0;
+    do {
+      const int64_t depth = std::min(kMaxDepth, num_units - u), next = u + depth;
+      CopyRows(u, depth, a);
+      units_.product({.m = args_.rows.size(),
+                      .n = args_.columns,
+                      .k = depth,
+                      .a = a,
+                      .b = image + u * panel,
+                      .b_panel = num_units * panel,
+                      .b_step = panel,
+                      .next_b = next < num_units ? image + next * panel : args_.next_image,
+                      .fetched = {next < num_units ? Ahead(args_.rows, next, ahead)
+                                                   : Ahead(args_.next_rows, 0, ahead)},
+                      .c = args_.c,
+                      .c_row = args_.c_row,
+                      .c_rows = args_.c_rows,
+                      .scales = args_.scales,
+                      .accumulate = u > 0 || args_.accumulate});
+      u = next;
+    } while (u < num_units);
+  }
+
+ private:
+  // Row r of the product from unit u on.
+  int64_t At(int64_t r, int64_t u) const { return args_.rows_of_x[r] * K_ + u * units_.per_unit(); }
+
+  void CopyRows(int64_t u, int64_t depth, float* a) const {
+    const int64_t n = std::min(depth * units_.per_unit(), K_ - u * units_.per_unit());
+    for (int64_t r = args_.rows.begin; r < args_.rows.end; ++r, a += kAStride) {
+      units_.AlongRow(args_.x, At(r, u), n, a);
     }
-    units.product({.m = args.end - args.begin,
-                   .n = args.columns,
-                   .k = depth,
-                   .a = a,
-                   .b = image + u * panel,
-                   .b_panel = num_units * panel,
-                   .b_step = panel,
-                   .next_b = u + depth < num_units ? image + (u + depth) * panel : args.next,
-                   .c = args.c,
-                   .c_row = args.c_row,
-                   .accumulate = u > 0 || args.accumulate});
-    u += depth;
-  } while (u < num_units);
-}
+  }
+
+  // A step of these rows, from unit u on.
+  RowsAhead Ahead(const Group& rows, int64_t u, std::array<const void*, kRowBlock>& ahead) const {
+    constexpr int64_t kUnitsOfLine = 16;
+    const int64_t depth = std::min(kMaxDepth, units_.Count(K_) - u);
+    for (int64_t r = rows.begin; r < rows.end; ++r) {
+      ahead[r - rows.begin] =
+          static_cast<const std::byte*>(args_.x.raw()) + At(r, u) * SizeOf(args_.x.dtype());
+    }
+    return {ahead.data(), rows.size(), CeilDiv(depth, kUnitsOfLine)};
+  }
+
+  const TileArgs& args_;
+  const Units& units_;
+  const int64_t K_;
+};
 
 inline const float* ImageOf(const Tensor& images, int64_t group, int64_t outputs, int64_t num_units,
                             const SimdKernels& simd) {

@@ -1,6 +1,9 @@
 #include <algorithm>
 #include <array>
 #include <cstddef>
+#include <functional>
+#include <numeric>
+#include <utility>
 #include <vector>
 
 #include "kernels/cpu/linear.h"
@@ -14,6 +17,9 @@ namespace {
 constexpr int64_t kTilesPerThread = 2;                 // so that threads end together
 constexpr int64_t kMaxHeight = 512, kMaxWidth = 1024;  // of a tile
 
+// Units of a step: operands of one and rows of the next are in the second-level cache together.
+constexpr int64_t kDepth = 128;
+
 // Units between panels, so that they spread over the sets of a cache.
 constexpr int64_t kPad = 16;
 
@@ -21,24 +27,55 @@ constexpr int64_t kPad = 16;
 // an ordinary store reads first what it overwrites.
 constexpr int64_t kStreamedBytes = int64_t{4} << 20;
 
-// Where tiles of dw lie: `height` rows, which are columns of dy, and `width` columns of x.
-struct TileCut {
-  TileCut(int64_t matrices, int64_t N, int64_t K, const Units& units, int64_t threads) {
-    const auto cut = [&] {
-      height = std::min(N, RoundUp(CeilDiv(N, down), units.rows()));
-      width = std::min(K, RoundUp(CeilDiv(K, across), units.simd.panel));
-      down = CeilDiv(N, height);
-      across = CeilDiv(K, width);
-    };
-    down = CeilDiv(N, RoundUp(kMaxHeight, units.rows()));
-    across = CeilDiv(K, kMaxWidth);
+// Rows n .. n + height and columns k .. k + width of the gradient of one matrix.
+struct Place {
+  int64_t matrix, n, k, height, width;
+};
+
+// Cuts the gradient of one matrix, [N, K], into at least `num_tiles` unless they would be small.
+void AddTiles(int64_t matrix, int64_t N, int64_t K, int64_t num_tiles, const Units& units,
+              std::vector<Place>& places) {
+  constexpr int64_t kMinHeight = 64;
+  int64_t down = CeilDiv(N, RoundUp(kMaxHeight, units.rows())), across = CeilDiv(K, kMaxWidth);
+  int64_t height = 0, width = 0;
+  const auto cut = [&] {
+    height = std::min(N, RoundUp(CeilDiv(N, down), units.rows()));
+    width = std::min(K, RoundUp(CeilDiv(K, across), units.simd.panel));
+  };
+  cut();
+  while (down * across < num_tiles && height > kMinHeight) {
+    height > width ? down *= 2 : across *= 2;
     cut();
-    while (matrices * down * across < kTilesPerThread * threads && height > 64) {
-      height > width ? down *= 2 : across *= 2;
-      cut();
+  }
+  for (int64_t n = 0; n < N; n += height) {
+    for (int64_t k = 0; k < K; k += width) {
+      places.push_back({matrix, n, k, std::min(height, N - n), std::min(width, K - k)});
     }
   }
-  int64_t down, across, height, width;
+}
+
+// Tiles of all gradients, those of groups with more rows first.
+std::vector<Place> Tiles(const std::vector<Group>& groups, int64_t N, int64_t K, const Units& units,
+                         int64_t threads) {
+  int64_t all_rows = 0;
+  for (const Group& group : groups) all_rows += group.size();
+  std::vector<int64_t> matrices(groups.size());
+  std::iota(matrices.begin(), matrices.end(), 0);
+  std::ranges::stable_sort(matrices, std::greater(), [&](int64_t j) { return groups[j].size(); });
+  std::vector<Place> places;
+  for (const int64_t j : matrices) {
+    const int64_t share =
+        all_rows == 0 ? 1 : CeilDiv(kTilesPerThread * threads * groups[j].size(), all_rows);
+    AddTiles(j, N, K, share, units, places);
+  }
+  return places;
+}
+
+// Rows of an operand that a chunk is made of, from some column on: pairs want a partner, which is
+// null behind the last.
+struct ChunkRows {
+  std::array<const void*, 2 * kDepth + 1> at;
+  int64_t size = 0;
 };
 
 // One operand: columns of its rows, packed into panels.
@@ -52,45 +89,40 @@ class Packer {
               : units.bf16 ? packing.widened
                            : packing.floats) {}
 
-  // At most kMaxDepth units of rows, from `column` on.
-  void Pack(const Group& rows, int64_t column, int64_t columns, float* panels,
-            int64_t panel) const {
-    std::array<const void*, 2 * kMaxDepth + 1> at;
-    for (int64_t r = rows.begin; r < rows.end; ++r) at[r - rows.begin] = At(r, column);
-    at[rows.end - rows.begin] = nullptr;
-    pack_({.rows = at.data(),
-           .k = units_.Count(rows.end - rows.begin),
+  // At most kDepth units of rows.
+  void Find(const Group& rows, int64_t column, ChunkRows* chunk) const {
+    chunk->size = rows.end - rows.begin;
+    for (int64_t i = 0; i < chunk->size; ++i) {
+      chunk->at[i] = static_cast<const std::byte*>(x_.raw()) +
+                     (rows_[rows.begin + i] * x_.shape()[1] + column) * SizeOf(x_.dtype());
+    }
+    chunk->at[chunk->size] = nullptr;
+  }
+
+  void Pack(const ChunkRows& chunk, int64_t columns, float* panels, int64_t panel) const {
+    pack_({.rows = chunk.at.data(),
+           .k = units_.Count(chunk.size),
            .n = columns,
            .panels = panels,
            .panel = panel});
   }
 
-  // Appends where pieces of `lines` begin that cover the same.
-  void AddPieces(const Group& rows, int64_t column, int64_t columns, int64_t lines,
-                 std::vector<const void*>& pieces) const {
+  RowsAhead Ahead(const ChunkRows& chunk, int64_t columns) const {
     constexpr int64_t kLine = 64;
-    for (int64_t r = rows.begin; r < rows.end; ++r) {
-      for (int64_t i = 0; i < columns * SizeOf(x_.dtype()); i += lines * kLine) {
-        pieces.push_back(At(r, column) + i);
-      }
-    }
+    return {chunk.at.data(), chunk.size, CeilDiv(columns * SizeOf(x_.dtype()), kLine)};
   }
 
  private:
-  const std::byte* At(int64_t r, int64_t column) const {
-    return static_cast<const std::byte*>(x_.raw()) +
-           (rows_[r] * x_.shape()[1] + column) * SizeOf(x_.dtype());
-  }
-
   const Tensor& x_;
   const RowsOf rows_;
   const Units& units_;
   void (*const pack_)(const PanelRows&);
 };
 
-// Rows n .. n + height and columns k .. k + width of the gradient of one matrix.
-struct Place {
-  int64_t matrix, n, k, height, width;
+// A step of a tile.
+struct Chunk {
+  Group rows;
+  ChunkRows dy, x;
 };
 
 class WeightGradient {
@@ -100,98 +132,84 @@ class WeightGradient {
         units_(units),
         N_(args.dy.shape()[1]),
         K_(args.x.shape()[1]),
-        threads_(threads),
         groups_(Groups(args.offsets,
                        args.dy_rows.defined() ? args.dy_rows.size() : args.dy.shape()[0])),
-        cut_(std::ssize(groups_), N_, K_, units, threads),
+        places_(Tiles(groups_, N_, K_, units, threads)),
         dy_(args.dy, args.dy_rows, units, units.simd.pack_a),
         x_(args.x, args.x_rows, units, units.simd.pack_b) {}
 
-  int64_t num_tiles() const { return std::ssize(groups_) * cut_.down * cut_.across; }
+  int64_t num_tiles() const { return std::ssize(places_); }
 
   // Floats of scratch for a tile: the panels of dy, then those of x.
   int64_t scratch() const {
-    return PanelsOfDy() +
-           CeilDiv(cut_.width, units_.simd.panel) * (kMaxDepth * units_.simd.panel + kPad);
+    int64_t most = 0;
+    for (const Place& place : places_) most = std::max(most, PanelsOfDy(place) + PanelsOfX(place));
+    return most;
   }
 
-  // A tile, over its group's rows in chunks.
-  void Multiply(int64_t tile, float* scratch) const {
-    const Place place = PlaceOf(tile);
-    const Group& group = groups_[place.matrix];
-    std::vector<const void*> pieces;
-    int64_t begin = group.begin;
-    do {
-      const Group rows = {begin, std::min(begin + kMaxDepth * units_.per_unit(), group.end)};
-      const int64_t depth = units_.Count(rows.end - rows.begin);
-      pieces.clear();
-      if (rows.end < group.end) {
-        AddPieces(place, rows.end, depth, pieces);
-      } else if (tile + threads_ < num_tiles() && depth > 0) {
-        // This thread's next tile, if all take as long.
-        const Place next = PlaceOf(tile + threads_);
-        AddPieces(next, groups_[next.matrix].begin, depth, pieces);
-      }
-      MultiplyChunk(place, rows, pieces, scratch);
-      begin = rows.end;
-    } while (begin < group.end);
+  // A tile, over its group's rows in chunks. Then comes tile `next`, or none if that is negative.
+  void Multiply(int64_t tile, int64_t next, float* scratch) const {
+    Chunk chunks[2], *chunk = &chunks[0], *ahead = &chunks[1];
+    const Place& place = places_[tile];
+    Find(place, groups_[place.matrix].begin, chunk);
+    while (chunk->rows.end < groups_[place.matrix].end) {
+      Find(place, chunk->rows.end, ahead);
+      MultiplyChunk(place, *chunk, place, *ahead, scratch);
+      std::swap(chunk, ahead);
+    }
+    const Place& next_place = places_[std::max(next, int64_t{0})];
+    if (next >= 0) Find(next_place, groups_[next_place.matrix].begin, ahead);
+    if (next < 0) ahead->dy.size = ahead->x.size = 0;
+    MultiplyChunk(place, *chunk, next_place, *ahead, scratch);
   }
 
  private:
-  int64_t PanelsOfDy() const {
-    return CeilDiv(cut_.height, units_.rows()) * (kMaxDepth * units_.row_step() + kPad);
+  int64_t PanelsOfDy(const Place& place) const {
+    return CeilDiv(place.height, units_.rows()) * (kDepth * units_.row_step() + kPad);
+  }
+  int64_t PanelsOfX(const Place& place) const {
+    const int64_t panel = units_.simd.panel;
+    return CeilDiv(place.width, panel) * (kDepth * panel + kPad);
   }
 
-  Place PlaceOf(int64_t tile) const {
-    const int64_t n = tile / cut_.across % cut_.down * cut_.height;
-    const int64_t k = tile % cut_.across * cut_.width;
-    return {.matrix = tile / (cut_.down * cut_.across),
-            .n = n,
-            .k = k,
-            .height = std::min(cut_.height, N_ - n),
-            .width = std::min(cut_.width, K_ - k)};
+  void Find(const Place& place, int64_t begin, Chunk* chunk) const {
+    const int64_t end = groups_[place.matrix].end;
+    chunk->rows = {begin, std::min(begin + kDepth * units_.per_unit(), end)};
+    dy_.Find(chunk->rows, place.n, &chunk->dy);
+    x_.Find(chunk->rows, place.k, &chunk->x);
   }
 
-  // What a chunk of rows from `begin` on begins with.
-  void AddPieces(const Place& place, int64_t begin, int64_t lines,
-                 std::vector<const void*>& pieces) const {
-    const int64_t end = begin + kPanelRowsAhead * units_.per_unit();
-    const Group rows = {begin, std::min(end, groups_[place.matrix].end)};
-    dy_.AddPieces(rows, place.n, place.height, lines, pieces);
-    x_.AddPieces(rows, place.k, place.width, lines, pieces);
-  }
-
-  void MultiplyChunk(const Place& place, const Group& rows, const std::vector<const void*>& pieces,
-                     float* scratch) const {
-    const int64_t panel = units_.simd.panel, depth = units_.Count(rows.end - rows.begin);
+  void MultiplyChunk(const Place& place, const Chunk& chunk, const Place& next_place,
+                     const Chunk& next, float* scratch) const {
+    const int64_t panel = units_.simd.panel, depth = units_.Count(chunk.rows.size());
     const int64_t a_panel = depth * units_.row_step() + kPad, b_panel = depth * panel + kPad;
     const Group& group = groups_[place.matrix];
-    float *const a = scratch, *const b = scratch + PanelsOfDy();
-    dy_.Pack(rows, place.n, place.height, a, a_panel);
-    x_.Pack(rows, place.k, place.width, b, b_panel);
-    units_.product({.m = place.height,
-                    .n = place.width,
-                    .k = depth,
-                    .a = a,
-                    .a_transposed = true,
-                    .a_panel = a_panel,
-                    .a_step = units_.row_step(),
-                    .b = b,
-                    .b_panel = b_panel,
-                    .b_step = panel,
-                    .fetched = pieces.data(),
-                    .num_fetched = std::ssize(pieces),
-                    .c = args_.dw.data<float>() + (place.matrix * N_ + place.n) * K_ + place.k,
-                    .c_row = K_,
-                    .accumulate = args_.accumulate || rows.begin > group.begin,
-                    .stream = args_.dw.bytes() >= kStreamedBytes && rows.end == group.end});
+    float *const a = scratch, *const b = scratch + PanelsOfDy(place);
+    dy_.Pack(chunk.dy, place.height, a, a_panel);
+    x_.Pack(chunk.x, place.width, b, b_panel);
+    units_.product(
+        {.m = place.height,
+         .n = place.width,
+         .k = depth,
+         .a = a,
+         .a_transposed = true,
+         .a_panel = a_panel,
+         .a_step = units_.row_step(),
+         .b = b,
+         .b_panel = b_panel,
+         .b_step = panel,
+         .fetched = {dy_.Ahead(next.dy, next_place.height), x_.Ahead(next.x, next_place.width)},
+         .c = args_.dw.data<float>() + (place.matrix * N_ + place.n) * K_ + place.k,
+         .c_row = K_,
+         .accumulate = args_.accumulate || chunk.rows.begin > group.begin,
+         .stream = args_.dw.bytes() >= kStreamedBytes && chunk.rows.end == group.end});
   }
 
   const kernels::LinearWeightGradientArgs& args_;
   const Units& units_;
-  const int64_t N_, K_, threads_;
+  const int64_t N_, K_;
   const std::vector<Group> groups_;
-  const TileCut cut_;
+  const std::vector<Place> places_;
   const Packer dy_, x_;
 };
 
@@ -201,8 +219,9 @@ void LinearWeightGradient(const kernels::LinearWeightGradientArgs& args, Context
                           const SimdKernels& simd) {
   const Units units(args.x.dtype(), simd);
   const WeightGradient gradient(args, units, context.pool().num_threads());
-  ForWithScratch(context, gradient.num_tiles(), gradient.scratch(), "linear.scratch",
-                 [&](int64_t tile, float* scratch) { gradient.Multiply(tile, scratch); });
+  ForFromBothEnds(
+      context, gradient.num_tiles(), gradient.scratch(), "linear.scratch",
+      [&](int64_t tile, int64_t next, float* scratch) { gradient.Multiply(tile, next, scratch); });
 }
 
 }  // namespace moebius::cpu

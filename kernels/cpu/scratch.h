@@ -30,6 +30,28 @@ void ForWithScratch(Context& context, int64_t count, int64_t floats, const char*
   });
 }
 
+// As ForWithScratch, for items in the order of their work for each byte: half of the threads begin
+// with the first, half with the last, so that some compute while others wait for memory. Calls
+// fn(i, next, scratch), where `next` is what the same thread is likely to get then, or -1.
+template <class Fn>
+void ForFromBothEnds(Context& context, int64_t count, int64_t floats, const char* name,
+                     const Fn& fn) {
+  if (count <= 0) return;
+  const int64_t workers = std::min<int64_t>(context.pool().num_threads(), count);
+  const int64_t stride = WholeLines(floats);  // threads share no cache line
+  const Tensor scratch = context.Empty(DType::kF32, {workers, stride}, name);
+  std::atomic<int64_t> taken{0}, from_end[2] = {0, 0};
+  context.pool().For(workers, [&](int64_t worker) {
+    float* mine = scratch.data<float>() + worker * stride;
+    const int64_t end = worker % 2, neighbours = (workers + 1 - end) / 2;
+    const auto at = [&](int64_t i) { return i >= count ? -1 : end == 0 ? i : count - 1 - i; };
+    while (taken.fetch_add(1, std::memory_order_relaxed) < count) {
+      const int64_t i = from_end[end].fetch_add(1, std::memory_order_relaxed);
+      fn(at(i), at(i + neighbours), mine);
+    }
+  });
+}
+
 // Cuts scratch into buffers that begin with a cache line. Of null it makes nulls, and `size` is
 // what they need.
 class Cutter {

@@ -17,6 +17,13 @@ namespace moebius::cpu {
 // sets of a cache; a constant, so that a tile's rows need one pointer.
 inline constexpr int64_t kAStride = 272;
 inline constexpr int64_t kMaxDepth = 256;  // units of one reduction step, and columns of A
+inline constexpr int64_t kFetchedBytes = 256;
+
+// Rows that are needed next: they are brought into the second-level cache meanwhile.
+struct RowsAhead {
+  const void* const* rows = nullptr;
+  int64_t num_rows = 0, lines = 0;  // of 64 bytes, of each row
+};
 
 // c[m, n] (+)= a[m, k] b[k, n], reducing k in order. A[i, k] stands at a[i * kAStride + k], or, if
 // `a_transposed`, in micro-panels of `rows`: at a[i / rows * a_panel + k * a_step + i % rows],
@@ -32,11 +39,13 @@ struct BlockProduct {
   const float* b = nullptr;
   int64_t b_panel = 0, b_step = 0;
   const float* next_b = nullptr;  // the panel that the next product begins with, if it is known
-  // What is needed next, fetched meanwhile: where pieces of k lines begin.
-  const void* const* fetched = nullptr;
-  int64_t num_fetched = 0;
+  RowsAhead fetched[2] = {};
   float* c = nullptr;
   int64_t c_row = 0;
+  // Instead of c: row i of the product times scales[i] (null: 1) is added to the row at c_rows[i].
+  // Not with transposed A.
+  float* const* c_rows = nullptr;
+  const float* scales = nullptr;
   bool accumulate = false;
   bool stream = false;  // c goes to memory past the caches, if it is aligned; not if `accumulate`
 };
@@ -50,7 +59,7 @@ struct PanelRows {
   float* panels = nullptr;
   int64_t panel = 0;
 };
-inline constexpr int64_t kPanelRowsAhead = 32;  // rows of units are fetched so many earlier
+inline constexpr int64_t kPanelRowsAhead = 8;  // rows of units are fetched so many earlier
 struct Packing {
   void (*floats)(const PanelRows&);
   void (*widened)(const PanelRows&);  // rows of bf16, as floats

@@ -87,6 +87,18 @@ void MultiplyEdge(int64_t k, const float* a, const float* b, int64_t b_step, flo
   }
 }
 
+// Rows i .. i + rows of p's product and its columns j .. j + columns, to where p scatters them.
+void MultiplyScattered(const BlockProduct& p, int64_t i, int64_t rows, int64_t j, int64_t columns) {
+  float square[kSide][kSide];
+  MultiplySquare(p.k, p.a + i * kAStride, p.b + j / kSide * p.b_panel, p.b_step, square[0], kSide,
+                 false);
+  for (int64_t r = 0; r < rows; ++r) {
+    const float scale = p.scales != nullptr ? p.scales[i + r] : 1;
+    float* const c = p.c_rows[i + r] + j;
+    for (int64_t q = 0; q < columns; ++q) c[q] += scale * square[r][q];
+  }
+}
+
 // rows [32, k] of what stands transposed at a [k, 32], whose rows are `a_step` apart
 void TransposeStrip(const float* a, int64_t a_step, int64_t k, float* rows) {
   int64_t u = 0;
@@ -113,7 +125,9 @@ void MultiplyTiles(const BlockProduct& p) {
       const int64_t columns = p.n - j < kSide ? p.n - j : kSide;
       const float* b = p.b + j / kSide * p.b_panel;
       float* c = p.c + i * p.c_row + j;
-      if (rows == kSide && columns == kSide) {
+      if (p.c_rows != nullptr) {
+        MultiplyScattered(p, i, rows, j, columns);
+      } else if (rows == kSide && columns == kSide) {
         MultiplySquare(p.k, a, b, p.b_step, c, p.c_row, p.accumulate);
       } else {
         MultiplyEdge(p.k, a, b, p.b_step, c, p.c_row, p.accumulate, rows, columns);

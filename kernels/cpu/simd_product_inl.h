@@ -15,17 +15,33 @@ struct Tile {
   int64_t b_step;
   float* c;
   int64_t c_row, columns;
+  float* const* c_rows;  // or, if scattered, column c_column of these
+  int64_t c_column;
+  const float* scales;  // or null
   bool accumulate, stream;
   const char* fetched;  // meanwhile, `fetch_step` bytes on for each k
   int64_t fetch_step;
 };
 
-template <int kWidth>
+// What a tile's operand A and its sums are.
+enum class TileKind { kRows, kTransposed, kScattered };
+
+template <TileKind kKind>
+[[gnu::always_inline]] inline float* RowOf(const Tile& tile, int i) {
+  if constexpr (kKind == TileKind::kScattered) return tile.c_rows[i] + tile.c_column;
+  return tile.c + i * tile.c_row;
+}
+
+template <int kWidth, TileKind kKind>
 [[gnu::always_inline]] inline void StoreRow(const Tile& tile, int i, typename Float<kWidth>::V sum0,
                                             typename Float<kWidth>::V sum1) {
   using F = Float<kWidth>;
-  float* const c = tile.c + i * tile.c_row;
-  if (tile.stream) {
+  float* const c = RowOf<kKind>(tile, i);
+  if constexpr (kKind == TileKind::kScattered) {
+    const auto scale = F::Set(tile.scales != nullptr ? tile.scales[i] : 1);
+    F::Store(c, F::MultiplyAdd(F::Load(c), sum0, scale));
+    F::Store(c + kWidth, F::MultiplyAdd(F::Load(c + kWidth), sum1, scale));
+  } else if (tile.stream) {
     StreamVector(c, sum0);
     StreamVector(c + kWidth, sum1);
   } else {
@@ -34,13 +50,13 @@ template <int kWidth>
   }
 }
 
-template <int kWidth, int kRows>
+template <int kWidth, int kRows, TileKind kKind>
 [[gnu::always_inline]] inline void StoreTile(const Tile& tile,
                                              const typename Float<kWidth>::V (&sum)[kRows][2]) {
   using F = Float<kWidth>;
   if (tile.columns == 2 * kWidth) {
 #pragma GCC unroll 16
-    for (int i = 0; i < kRows; ++i) StoreRow<kWidth>(tile, i, sum[i][0], sum[i][1]);
+    for (int i = 0; i < kRows; ++i) StoreRow<kWidth, kKind>(tile, i, sum[i][0], sum[i][1]);
     return;
   }
   float rows[kRows][2 * kWidth];
@@ -49,27 +65,30 @@ template <int kWidth, int kRows>
     F::Store(rows[i], sum[i][0]);
     F::Store(rows[i] + kWidth, sum[i][1]);
   }
+  constexpr bool kScattered = kKind == TileKind::kScattered;
   for (int i = 0; i < kRows; ++i) {
-    float* c = tile.c + i * tile.c_row;
+    float* const c = RowOf<kKind>(tile, i);
+    const float scale = kScattered && tile.scales != nullptr ? tile.scales[i] : 1;
     for (int64_t j = 0; j < tile.columns; ++j)
-      c[j] = tile.accumulate ? c[j] + rows[i][j] : rows[i][j];
+      c[j] = kScattered || tile.accumulate ? c[j] + scale * rows[i][j] : rows[i][j];
   }
 }
 
 // A row is stored once its last kLast steps are done: stores that all come at once, behind the
 // loop, would hold up the next tile.
-template <class Ops, int kWidth, int kRows, bool kTransposed>
+template <class Ops, int kWidth, int kRows, TileKind kKind>
 void MultiplyTile(const Tile& tile) {
   using F = Float<kWidth>;
   using V = typename F::V;
   constexpr int kLast = kWidth == 16 ? 3 : 1;
+  constexpr bool kTransposed = kKind == TileKind::kTransposed;
   constexpr int64_t kRow = kTransposed ? 1 : kAStride;
   const int64_t a_step = kTransposed ? tile.a_step : 1;
   if (!tile.stream) {
 #pragma GCC unroll 16
     for (int i = 0; i < kRows; ++i) {
-      __builtin_prefetch(tile.c + i * tile.c_row, 1);
-      __builtin_prefetch(tile.c + i * tile.c_row + 2 * kWidth - 1, 1);
+      __builtin_prefetch(RowOf<kKind>(tile, i), 1);
+      __builtin_prefetch(RowOf<kKind>(tile, i) + 2 * kWidth - 1, 1);
     }
   }
   const bool whole = tile.columns == 2 * kWidth && tile.k >= kLast;
@@ -89,7 +108,7 @@ void MultiplyTile(const Tile& tile) {
     b += tile.b_step;
     fetched += tile.fetch_step;
   }
-  if (!whole) return StoreTile<kWidth, kRows>(tile, sum);
+  if (!whole) return StoreTile<kWidth, kRows, kKind>(tile, sum);
   V last[kLast][2];
 #pragma GCC unroll 16
   for (int l = 0; l < kLast; ++l) {
@@ -105,18 +124,18 @@ void MultiplyTile(const Tile& tile) {
       sum[i][0] = Ops::MultiplyAdd(sum[i][0], a_i, last[l][0]);
       sum[i][1] = Ops::MultiplyAdd(sum[i][1], a_i, last[l][1]);
     }
-    StoreRow<kWidth>(tile, i, sum[i][0], sum[i][1]);
+    StoreRow<kWidth, kKind>(tile, i, sum[i][0], sum[i][1]);
     asm volatile("" ::: "memory");  // keeps the rows in order
   }
 }
 
 // Calls MultiplyTile for `rows` <= kRows.
-template <class Ops, int kWidth, int kRows, bool kTransposed>
+template <class Ops, int kWidth, int kRows, TileKind kKind>
 void MultiplyRows(int64_t rows, const Tile& tile) {
   if constexpr (kRows > 1) {
-    if (rows < kRows) return MultiplyRows<Ops, kWidth, kRows - 1, kTransposed>(rows, tile);
+    if (rows < kRows) return MultiplyRows<Ops, kWidth, kRows - 1, kKind>(rows, tile);
   }
-  MultiplyTile<Ops, kWidth, kRows, kTransposed>(tile);
+  MultiplyTile<Ops, kWidth, kRows, kKind>(tile);
 }
 
 template <int kWidth>
@@ -125,12 +144,42 @@ bool IsAligned(const float* c, int64_t c_row) {
   return reinterpret_cast<uintptr_t>(c) % kBytes == 0 && c_row % kWidth == 0;
 }
 
-template <class Ops, int kWidth, int kRows, bool kTransposed>
+// Fetches lines of the rows ahead, one after the other.
+class Fetcher {
+ public:
+  explicit Fetcher(const RowsAhead (&ahead)[2]) : at_(ahead), end_(ahead + 2) {}
+
+  void Fetch(int64_t lines) {
+    constexpr int64_t kLine = 64;
+    while (at_ != end_) {
+      for (; row_ < at_->num_rows; ++row_, line_ = 0) {
+        const char* const row = static_cast<const char*>(at_->rows[row_]);
+        for (; line_ < at_->lines; ++line_) {
+          if (lines-- == 0) return;
+          __builtin_prefetch(row + line_ * kLine, 0, 2);
+        }
+      }
+      ++at_;
+      row_ = 0;
+    }
+  }
+
+ private:
+  const RowsAhead *at_, *const end_;
+  int64_t row_ = 0, line_ = 0;
+};
+
+template <class Ops, int kWidth, int kRows, TileKind kKind>
 void MultiplyBlock(const BlockProduct& p) {
-  constexpr int64_t kPanel = 2 * kWidth, kLine = 64;
+  constexpr bool kTransposed = kKind == TileKind::kTransposed;
+  constexpr int64_t kPanel = 2 * kWidth;
   const int64_t num_tiles = (p.m + kRows - 1) / kRows;
   const bool stream = p.stream && !p.accumulate && IsAligned<kWidth>(p.c, p.c_row);
-  int64_t num_fetched = 0;
+  const int64_t all_tiles = num_tiles * ((p.n + kPanel - 1) / kPanel);
+  const int64_t lines_ahead =
+      p.fetched[0].num_rows * p.fetched[0].lines + p.fetched[1].num_rows * p.fetched[1].lines;
+  const int64_t lines_per_tile = (lines_ahead + all_tiles - 1) / all_tiles;
+  Fetcher fetcher(p.fetched);
   for (int64_t j = 0; j < p.n; j += kPanel) {
     const float* const b = p.b + j / kPanel * p.b_panel;
     const float* const next = j + kPanel < p.n ? b + p.b_panel : p.next_b;
@@ -148,18 +197,19 @@ void MultiplyBlock(const BlockProduct& p) {
                    .c = p.c + begin * p.c_row + j,
                    .c_row = p.c_row,
                    .columns = p.n - j < kPanel ? p.n - j : kPanel,
+                   .c_rows = p.c_rows + begin,
+                   .c_column = j,
+                   .scales = p.scales != nullptr ? p.scales + begin : nullptr,
                    .accumulate = p.accumulate,
                    .stream = stream,
                    .fetched = reinterpret_cast<const char*>(b),
                    .fetch_step = 0};
-      if (num_fetched < p.num_fetched) {
-        tile.fetched = static_cast<const char*>(p.fetched[num_fetched++]);
-        tile.fetch_step = kLine;
-      } else if (fetches_b && t < 2) {  // half a row of the next panel for each k
+      if (fetches_b && t < 2) {  // half a row of the next panel for each k
         tile.fetched = reinterpret_cast<const char*>(next + t * p.k * kWidth);
         tile.fetch_step = 4 * kWidth;
       }
-      MultiplyRows<Ops, kWidth, kRows, kTransposed>(end - begin, tile);
+      fetcher.Fetch(lines_per_tile);
+      MultiplyRows<Ops, kWidth, kRows, kKind>(end - begin, tile);
     }
   }
   if (stream) Fence();
@@ -168,9 +218,11 @@ void MultiplyBlock(const BlockProduct& p) {
 template <class Ops, int kWidth, int kRows>
 void Multiply(const BlockProduct& p) {
   if (p.a_transposed) {
-    MultiplyBlock<Ops, kWidth, kRows, true>(p);
+    MultiplyBlock<Ops, kWidth, kRows, TileKind::kTransposed>(p);
+  } else if (p.c_rows != nullptr) {
+    MultiplyBlock<Ops, kWidth, kRows, TileKind::kScattered>(p);
   } else {
-    MultiplyBlock<Ops, kWidth, kRows, false>(p);
+    MultiplyBlock<Ops, kWidth, kRows, TileKind::kRows>(p);
   }
 }
 
@@ -222,7 +274,7 @@ template <int64_t kCount, class Units>
 // written stands together.
 template <class Units, int kWidth, int kUnits>
 void Pack(const PanelRows& p) {
-  constexpr int64_t kRow = (kUnits + kWidth - 1) / kWidth * kWidth, kBlock = 16;
+  constexpr int64_t kRow = (kUnits + kWidth - 1) / kWidth * kWidth, kBlock = 4;
   for (int64_t begin = 0; begin < p.k; begin += kBlock) {
     const int64_t end = begin + kBlock < p.k ? begin + kBlock : p.k;
     for (int64_t i = 0; i < p.n; i += kUnits) {

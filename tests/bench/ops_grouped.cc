@@ -19,6 +19,8 @@ enum class Load {
   kSkewed,   // expert i has about 1 / (i + 1) of what the first has; the last eighth has none
 };
 
+constexpr int64_t kRowsPerToken = 2;  // of a sum
+
 struct Sizes {
   DType dtype;
   Load load;
@@ -104,6 +106,32 @@ void WeightGradient(benchmark::State& state, const Sizes& sizes) {
   });
 }
 
+// Every token chose R / T experts; expert j's rows are spread over the tokens.
+void Sum(benchmark::State& state, const Sizes& sizes) {
+  const Operands at(sizes);
+  Context& context = OpContext();
+  const int64_t T = sizes.R / kRowsPerToken;
+  const Tensor rows = context.Empty(DType::kI32, {sizes.R}, "rows");
+  for (int64_t r = 0, j = 0; r < sizes.R; ++r) {
+    while (r >= at.rows[j + 1]) ++j;
+    const int64_t begin = at.rows[j], end = at.rows[j + 1];
+    rows.data<int32_t>()[r] = static_cast<int32_t>((r - begin) * T / (end - begin));
+  }
+  const Tensor y = Filled(sizes.dtype, {T, sizes.N}, "sums");
+  const Tensor image = kernels::MakeWeightImage(at.w, WeightFormat::kPacked, sizes.dtype, context);
+  OpNeed need = at.need;
+  need.bytes -= static_cast<double>(SizeOf(sizes.dtype) * (sizes.R - T) * sizes.N);
+  MeasureOp(state, need, [&] {
+    kernels::LinearSum({.x = at.x,
+                        .w = image,
+                        .format = WeightFormat::kPacked,
+                        .offsets = at.offsets,
+                        .rows = rows,
+                        .y = y},
+                       context);
+  });
+}
+
 // make(x, y, w) of each expert that has rows.
 template <class Make>
 std::vector<OneDnnProduct> ProductsOf(const Operands& at, const Make& make) {
@@ -153,9 +181,10 @@ void OneDnnWeightGradient(benchmark::State& state, const Sizes& sizes) {
 struct Pass {
   const char* name;
   void (*ours)(benchmark::State&, const Sizes&);
-  void (*onednn)(benchmark::State&, const Sizes&);
+  void (*onednn)(benchmark::State&, const Sizes&);  // or null
 };
 constexpr Pass kPasses[] = {{"forward", Forward, OneDnnForward},
+                            {"sum", Sum, nullptr},
                             {"input_gradient", InputGradient, OneDnnInputGradient},
                             {"weight_gradient", WeightGradient, OneDnnWeightGradient}};
 
@@ -175,6 +204,7 @@ void RegisterGroupedProducts() {
                                               load == Load::kUniform ? "/uniform" : "/skewed",
                                               "/e:", e, "/R:", R, "/N:", N, "/K:", K);
           RegisterOp("grouped/" + at, [=](auto& state) { pass.ours(state, sizes); });
+          if (pass.onednn == nullptr) continue;
           RegisterOp("onednn_loop/" + at, [=](auto& state) { pass.onednn(state, sizes); });
         }
       }

@@ -49,6 +49,14 @@ double SecondsOf(const StepMeasurement& measured) {
   return sum;
 }
 
+// What the first rank's step takes at least: each op at the limit that applies to it, one after
+// the other.
+double RooflineSeconds(const StepMeasurement& measured) {
+  double sum = 0;
+  for (const auto& [name, op] : measured.ops) sum += op.least_seconds;
+  return sum / static_cast<double>(measured.step_seconds.size());
+}
+
 Json OpsJson(const StepMeasurement& measured) {
   const auto steps = static_cast<double>(measured.step_seconds.size());
   Json ops = Json::array();
@@ -94,6 +102,7 @@ std::string OpsText(const StepMeasurement& measured) {
 Json StepJson(const StepMeasurement& measured) {
   const Summary step = SummaryOf(measured.step_seconds),
                 update = SummaryOf(measured.update_seconds);
+  const double roofline = RooflineSeconds(measured);
   Json step_json = SecondsJson(measured.step_seconds);
   step_json["seconds"] = measured.step_seconds;
   Json update_json = SecondsJson(measured.update_seconds);
@@ -118,6 +127,7 @@ Json StepJson(const StepMeasurement& measured) {
       {"step", step_json},
       {"tokens_per_second", RateJson(step, measured.tokens)},
       {"mfu", RateJson(step, measured.flops, measured.peak_flops())},
+      {"roofline", {{"seconds", roofline}, {"share", RateJson(step, roofline)}}},
       {"without_update", SecondsJson(measured.before_update_seconds)},
       {"update", update_json},
       {"peak_bytes", {{"device", measured.device_peak_bytes}, {"host", measured.host_peak_bytes}}},
@@ -138,6 +148,8 @@ std::string StepText(const StepMeasurement& measured) {
   row("step ms", 1e3 * step.best, 1e3 * step.median, 2);
   row("tokens/s", measured.tokens / step.best, measured.tokens / step.median, 0);
   row("MFU %", 100 * of_peak / step.best, 100 * of_peak / step.median, 1);
+  const double roofline = RooflineSeconds(measured);
+  row("roofline %", 100 * roofline / step.best, 100 * roofline / step.median, 1);
   row("without update ms", 1e3 * without.best, 1e3 * without.median, 2);
   row("update alone ms", 1e3 * update.best, 1e3 * update.median, 2);
   row("update GB/s", measured.update_bytes / update.best / 1e9,

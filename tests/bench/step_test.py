@@ -36,6 +36,8 @@ class Step(unittest.TestCase):
             self.assertAlmostEqual(
                 measured["mfu"][which] * measured["peak_flops_per_second"] * time,
                 measured["flops"], delta=1e-6 * measured["flops"])
+            self.assertAlmostEqual(measured["roofline"]["share"][which] * time,
+                                   measured["roofline"]["seconds"], places=6)
             rate = update["bytes_per_second"][which]
             self.assertAlmostEqual(rate * update[f"{which}_seconds"], update["bytes"],
                                    delta=1e-6 * update["bytes"])
@@ -53,6 +55,8 @@ class Step(unittest.TestCase):
         self.assertGreater(sum(seconds), mean / 2)
         for op in ops:
             self.assertGreater(op["share_of_limit"], 0, op)
+        least = sum(op["share_of_limit"] * op["seconds"] for op in ops)
+        self.assertAlmostEqual(measured["roofline"]["seconds"], least)
 
     def test_numbers_agree(self):
         for precision in ("fp32", "bf16"):
@@ -87,8 +91,8 @@ class Step(unittest.TestCase):
     def test_text(self):
         done = self.run_step("--steps", 1, "--warmup", 1)
         self.assertEqual(done.returncode, 0, done.stderr)
-        for row in ("processor", "limits", "step ms", "tokens/s", "MFU %", "update alone ms",
-                    "adamw"):
+        for row in ("processor", "limits", "step ms", "tokens/s", "MFU %", "roofline %",
+                    "update alone ms", "adamw"):
             self.assertRegex(done.stdout, rf"(?m)^{row} ")
 
     def test_mistakes_of_the_user(self):
