@@ -18,15 +18,15 @@ struct RowBlock {
   Group rows;
 };
 
+// Large blocks first.
 std::vector<RowBlock> RowBlocks(const std::vector<Group>& groups) {
   std::vector<RowBlock> blocks;
   for (size_t j = 0; j < groups.size(); ++j) {
-    const auto [begin, end] = groups[j];
-    const int64_t num_blocks = CeilDiv(end - begin, kRowBlock);
+    const int64_t begin = groups[j].begin, size = groups[j].size();
+    const int64_t num_blocks = CeilDiv(size, kRowBlock);
     for (int64_t i = 0; i < num_blocks; ++i) {
-      blocks.push_back(
-          {static_cast<int64_t>(j),
-           {begin + (end - begin) * i / num_blocks, begin + (end - begin) * (i + 1) / num_blocks}});
+      blocks.push_back({static_cast<int64_t>(j),
+                        {begin + size * i / num_blocks, begin + size * (i + 1) / num_blocks}});
     }
   }
   std::ranges::stable_sort(blocks, std::greater(),

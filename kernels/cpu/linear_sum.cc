@@ -38,69 +38,102 @@ Group WithinTokens(const Group& group, const int32_t* tokens, int64_t t0, int64_
   return {first(t0), first(t1)};
 }
 
+class Sum {
+ public:
+  Sum(const kernels::LinearSumArgs& args, const Units& units, int64_t threads)
+      : args_(args),
+        units_(units),
+        T_(args.y.shape()[0]),
+        N_(args.y.shape()[1]),
+        groups_(Groups(args.offsets, args.x.shape()[0])),
+        tokens_(args.rows.data<int32_t>()),
+        weights_(args.weights.defined() ? args.weights.data<float>() : nullptr),
+        narrow_(args.y.dtype() == DType::kBF16),
+        cut_(T_, N_, args.x.shape()[0] / std::ssize(groups_), threads, units.simd.panel) {}
+
+  int64_t num_tasks() const { return cut_.num_tiles * cut_.num_ranges; }
+
+  // Floats of scratch for a task: an operand's rows, and sums that are narrowed at the end.
+  int64_t scratch() const {
+    return kOperand + (narrow_ ? (CeilDiv(T_, cut_.num_ranges) + 1) * cut_.columns : 0);
+  }
+
+  void Run(int64_t task, float* scratch) const {
+    const int64_t range = task / cut_.num_tiles, n = task % cut_.num_tiles * cut_.columns;
+    const Group tokens = {T_ * range / cut_.num_ranges, T_ * (range + 1) / cut_.num_ranges};
+    const int64_t columns = std::min(cut_.columns, N_ - n);
+    const Sums y = narrow_ ? Sums{scratch + kOperand, cut_.columns}
+                           : Sums{args_.y.data<float>() + tokens.begin * N_ + n, N_};
+    for (int64_t t = 0; t < tokens.size() && (narrow_ || !args_.accumulate); ++t) {
+      std::fill_n(y.begin + t * y.row, columns, 0.0f);
+    }
+    for (int64_t j = 0; j < std::ssize(groups_); ++j) {
+      const Group rows = WithinTokens(groups_[j], tokens_, tokens.begin, tokens.end);
+      for (int64_t begin = rows.begin; begin < rows.end; begin += kRowBlock) {
+        const Group next = {std::min(begin + kRowBlock, rows.end),
+                            std::min(begin + 2 * kRowBlock, rows.end)};
+        AddRows(j, {begin, next.begin}, next, n, columns, tokens.begin, y, scratch);
+      }
+    }
+    if (!narrow_) return;
+    NarrowRows({.sums = y.begin,
+                .rows = tokens.size(),
+                .columns = columns,
+                .sums_row = y.row,
+                .y = reinterpret_cast<uint16_t*>(args_.y.raw()) + tokens.begin * N_ + n,
+                .y_row = N_,
+                .accumulate = args_.accumulate,
+                .before = y.begin + tokens.size() * y.row},
+               units_.simd);
+  }
+
+ private:
+  struct Sums {
+    float* begin;  // of the first token
+    int64_t row;
+  };
+
+  // `rows` of group j, at most kRowBlock, to columns n .. n + columns of the sums.
+  void AddRows(int64_t j, const Group& rows, const Group& next, int64_t n, int64_t columns,
+               int64_t first_token, const Sums& y, float* a) const {
+    std::array<float*, kRowBlock> sums_of_rows;
+    for (int64_t r = rows.begin; r < rows.end; ++r) {
+      sums_of_rows[r - rows.begin] = y.begin + (tokens_[r] - first_token) * y.row;
+    }
+    const int64_t num_units = units_.Count(args_.x.shape()[1]);
+    const TileArgs product = {.x = args_.x,
+                              .rows_of_x = RowsOf(Tensor()),
+                              .rows = rows,
+                              .image = ImageOf(args_.w, j, N_, num_units, units_.simd),
+                              .n = n,
+                              .columns = columns,
+                              .next_rows = next,
+                              .next_image = nullptr,
+                              .c = nullptr,
+                              .c_row = 0,
+                              .accumulate = true,
+                              .c_rows = sums_of_rows.data(),
+                              .scales = weights_ != nullptr ? weights_ + rows.begin : nullptr};
+    TileProduct(product, units_).Run(a);
+  }
+
+  const kernels::LinearSumArgs& args_;
+  const Units& units_;
+  const int64_t T_, N_;
+  const std::vector<Group> groups_;
+  const int32_t* const tokens_;
+  const float* const weights_;
+  const bool narrow_;
+  const SumCut cut_;
+};
+
 }  // namespace
 
 void MultiplySum(const kernels::LinearSumArgs& args, Context& context, const SimdKernels& simd) {
-  const int64_t R = args.x.shape()[0];
-  const auto [T, N] = Dims<2>(args.y);
   const Units units(args.x.dtype(), simd);
-  const int64_t num_units = units.Count(args.x.shape()[1]);
-  const std::vector<Group> groups = Groups(args.offsets, R);
-  const int32_t* tokens = args.rows.data<int32_t>();
-  const float* weights = args.weights.defined() ? args.weights.data<float>() : nullptr;
-  const SumCut cut(T, N, R / std::max<int64_t>(std::ssize(groups), 1), context.pool().num_threads(),
-                   simd.panel);
-
-  const bool narrow = args.y.dtype() == DType::kBF16;
-  const int64_t most_tokens = CeilDiv(T, cut.num_ranges);
-  const int64_t sums = narrow ? (most_tokens + 1) * cut.columns : 0;
-  const auto sum_task = [&, T = T, N = N](int64_t task, float* a) {
-    const int64_t range = task / cut.num_tiles, n = task % cut.num_tiles * cut.columns;
-    const int64_t t0 = T * range / cut.num_ranges, t1 = T * (range + 1) / cut.num_ranges;
-    const int64_t width = std::min(cut.columns, N - n), y_row = narrow ? cut.columns : N;
-    float* const sum = a + kOperand;
-    float* const y = narrow ? sum : args.y.data<float>() + t0 * N + n;
-    for (int64_t t = 0; t < t1 - t0 && (narrow || !args.accumulate); ++t) {
-      std::fill_n(y + t * y_row, width, 0.0f);
-    }
-    for (size_t group = 0; group < groups.size(); ++group) {
-      const Group rows = WithinTokens(groups[group], tokens, t0, t1);
-      for (int64_t begin = rows.begin; begin < rows.end; begin += kRowBlock) {
-        const Group block = {begin, std::min(begin + kRowBlock, rows.end)};
-        std::array<float*, kRowBlock> sums_of_rows;
-        for (int64_t r = block.begin; r < block.end; ++r) {
-          sums_of_rows[r - begin] = y + (tokens[r] - t0) * y_row;
-        }
-        const TileArgs product = {
-            .x = args.x,
-            .rows_of_x = RowsOf(Tensor()),
-            .rows = block,
-            .image = ImageOf(args.w, static_cast<int64_t>(group), N, num_units, simd),
-            .n = n,
-            .columns = width,
-            .next_rows = {block.end, std::min(block.end + kRowBlock, rows.end)},
-            .next_image = nullptr,
-            .c = nullptr,
-            .c_row = 0,
-            .accumulate = true,
-            .c_rows = sums_of_rows.data(),
-            .scales = weights != nullptr ? weights + begin : nullptr};
-        TileProduct(product, units).Run(a);
-      }
-    }
-    if (!narrow) return;
-    NarrowRows({.sums = sum,
-                .rows = t1 - t0,
-                .columns = width,
-                .sums_row = cut.columns,
-                .y = reinterpret_cast<uint16_t*>(args.y.raw()) + t0 * N + n,
-                .y_row = N,
-                .accumulate = args.accumulate,
-                .before = sum + most_tokens * cut.columns},
-               simd);
-  };
-  ForWithScratch(context, cut.num_tiles * cut.num_ranges, kOperand + sums, "linear.scratch",
-                 sum_task);
+  const Sum sum(args, units, context.pool().num_threads());
+  ForWithScratch(context, sum.num_tasks(), sum.scratch(), "linear.scratch",
+                 [&](int64_t task, float* scratch) { sum.Run(task, scratch); });
 }
 
 }  // namespace moebius::cpu

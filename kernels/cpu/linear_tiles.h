@@ -1,5 +1,4 @@
-// What the products of linear.cc and linear_sum.cc share: groups of rows, and a tile of a product.
-// For these two alone.
+// What the products of linear*.cc share: groups of rows, and a tile of a product. For these alone.
 #pragma once
 
 #include <algorithm>

@@ -147,7 +147,7 @@ class WeightGradient {
     return most;
   }
 
-  // A tile, over its group's rows in chunks. Then comes tile `next`, or none if that is negative.
+  // A tile, over its group's rows in chunks. Then comes tile `next`, if that is not negative.
   void Multiply(int64_t tile, int64_t next, float* scratch) const {
     Chunk chunks[2], *chunk = &chunks[0], *ahead = &chunks[1];
     const Place& place = places_[tile];
@@ -157,10 +157,9 @@ class WeightGradient {
       MultiplyChunk(place, *chunk, place, *ahead, scratch);
       std::swap(chunk, ahead);
     }
-    const Place& next_place = places_[std::max(next, int64_t{0})];
-    if (next >= 0) Find(next_place, groups_[next_place.matrix].begin, ahead);
-    if (next < 0) ahead->dy.size = ahead->x.size = 0;
-    MultiplyChunk(place, *chunk, next_place, *ahead, scratch);
+    const Place& then = places_[next >= 0 ? next : tile];
+    Find(then, groups_[then.matrix].begin, ahead);
+    MultiplyChunk(place, *chunk, then, *ahead, scratch);
   }
 
  private:

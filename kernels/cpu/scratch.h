@@ -14,40 +14,44 @@ inline int64_t WholeLines(int64_t floats) {
   return (floats + kLine - 1) / kLine * kLine;
 }
 
+// Calls fn(worker, workers, scratch) on as many threads as there is work for. `scratch` holds
+// `floats` uninitialised floats of this worker alone.
+template <class Fn>
+void ForWorkers(Context& context, int64_t count, int64_t floats, const char* name, const Fn& fn) {
+  if (count <= 0) return;
+  const int64_t workers = std::min<int64_t>(context.pool().num_threads(), count);
+  const int64_t stride = WholeLines(floats);  // threads share no cache line
+  const Tensor scratch = context.Empty(DType::kF32, {workers, stride}, name);
+  context.pool().For(workers, [&](int64_t worker) {
+    fn(worker, workers, scratch.data<float>() + worker * stride);
+  });
+}
+
 // Calls fn(i, scratch) for i in [0, count), each once, in any order on any thread. `scratch` holds
 // `floats` uninitialised floats that no other call uses meanwhile.
 template <class Fn>
 void ForWithScratch(Context& context, int64_t count, int64_t floats, const char* name,
                     const Fn& fn) {
-  if (count <= 0) return;
-  const int64_t workers = std::min<int64_t>(context.pool().num_threads(), count);
-  const int64_t stride = WholeLines(floats);  // threads share no cache line
-  const Tensor scratch = context.Empty(DType::kF32, {workers, stride}, name);
   std::atomic<int64_t> next{0};
-  context.pool().For(workers, [&](int64_t worker) {
-    float* mine = scratch.data<float>() + worker * stride;
-    for (int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < count;) fn(i, mine);
+  ForWorkers(context, count, floats, name, [&](int64_t, int64_t, float* scratch) {
+    for (int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < count;) fn(i, scratch);
   });
 }
 
-// As ForWithScratch, for items in the order of their work for each byte: half of the threads begin
-// with the first, half with the last, so that some compute while others wait for memory. Calls
-// fn(i, next, scratch), where `next` is what the same thread is likely to get then, or -1.
+// The same for items in the order of their work for each byte: half of the threads begin with the
+// first, half with the last, so that some compute while others wait for memory. Calls fn(i, next,
+// scratch), where `next` is what the same thread is likely to get then, or -1.
 template <class Fn>
 void ForFromBothEnds(Context& context, int64_t count, int64_t floats, const char* name,
                      const Fn& fn) {
-  if (count <= 0) return;
-  const int64_t workers = std::min<int64_t>(context.pool().num_threads(), count);
-  const int64_t stride = WholeLines(floats);  // threads share no cache line
-  const Tensor scratch = context.Empty(DType::kF32, {workers, stride}, name);
-  std::atomic<int64_t> taken{0}, from_end[2] = {0, 0};
-  context.pool().For(workers, [&](int64_t worker) {
-    float* mine = scratch.data<float>() + worker * stride;
-    const int64_t end = worker % 2, neighbours = (workers + 1 - end) / 2;
-    const auto at = [&](int64_t i) { return i >= count ? -1 : end == 0 ? i : count - 1 - i; };
+  std::atomic<int64_t> taken{0}, from_first{0}, from_last{0};
+  ForWorkers(context, count, floats, name, [&](int64_t worker, int64_t workers, float* scratch) {
+    const bool forward = worker % 2 == 0;
+    const int64_t beside = (workers + (forward ? 1 : 0)) / 2;  // that begin at the same end
+    const auto at = [&](int64_t i) { return i >= count ? -1 : forward ? i : count - 1 - i; };
     while (taken.fetch_add(1, std::memory_order_relaxed) < count) {
-      const int64_t i = from_end[end].fetch_add(1, std::memory_order_relaxed);
-      fn(at(i), at(i + neighbours), mine);
+      const int64_t i = (forward ? from_first : from_last).fetch_add(1, std::memory_order_relaxed);
+      fn(at(i), at(i + beside), scratch);
     }
   });
 }

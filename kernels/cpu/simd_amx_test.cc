@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <vector>
@@ -69,6 +70,39 @@ TEST(Amx, MultipliesBlocksOfAnySize) {
                 << m << " " << n << " " << k << ": " << i << " " << j;
           }
         }
+      }
+    }
+  }
+}
+
+TEST(Amx, ScattersScaledRows) {
+  constexpr int64_t m = 37, n = 45, k = 20, kRow = n + 3;
+  const auto a = Pairs(64 * kAStride, "a"), b = Pairs(2 * k * 32, "b");
+  std::vector<float> c(static_cast<size_t>(m * kRow), 5), scales;
+  std::vector<float*> rows;
+  for (int64_t i = 0; i < m; ++i) {
+    rows.push_back(&c[(m - 1 - i) * kRow]);
+    scales.push_back(static_cast<float>(i % 3));
+  }
+  for (const bool scaled : {true, false}) {
+    std::ranges::fill(c, 5.0f);
+    SoftwareAmxKernels().product_bf16({.m = m,
+                                       .n = n,
+                                       .k = k,
+                                       .a = a.data(),
+                                       .b = b.data(),
+                                       .b_panel = k * 32,
+                                       .b_step = 32,
+                                       .c_rows = rows.data(),
+                                       .scales = scaled ? scales.data() : nullptr});
+    for (int64_t i = 0; i < m; ++i) {
+      for (int64_t j = 0; j < kRow; ++j) {
+        float sum = 0;
+        for (int64_t u = 0; u < k && j < n; ++u) {
+          const float left = a[i * kAStride + u], right = b[j / 32 * k * 32 + u * 32 + j % 32];
+          sum += Half(left, 0) * Half(right, 0) + Half(left, 1) * Half(right, 1);
+        }
+        ASSERT_EQ(rows[i][j], 5 + (scaled ? scales[i] : 1) * sum) << i << " " << j;
       }
     }
   }
