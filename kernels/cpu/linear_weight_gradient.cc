@@ -32,24 +32,26 @@ struct Place {
   int64_t matrix, n, k, height, width;
 };
 
+// Where part i of `parts` equal ones of `size` begins, in whole units.
+int64_t Edge(int64_t size, int64_t i, int64_t parts, int64_t unit) {
+  return i == parts ? size : (size * i / parts + unit / 2) / unit * unit;
+}
+
 // Cuts the gradient of one matrix, [N, K], into at least `num_tiles` unless they would be small.
 void AddTiles(int64_t matrix, int64_t N, int64_t K, int64_t num_tiles, const Units& units,
               std::vector<Place>& places) {
   constexpr int64_t kMinHeight = 64;
   int64_t down = CeilDiv(N, RoundUp(kMaxHeight, units.rows())), across = CeilDiv(K, kMaxWidth);
-  int64_t height = 0, width = 0;
-  const auto cut = [&] {
-    height = std::min(N, RoundUp(CeilDiv(N, down), units.rows()));
-    width = std::min(K, RoundUp(CeilDiv(K, across), units.simd.panel));
-  };
-  cut();
-  while (down * across < num_tiles && height > kMinHeight) {
-    height > width ? down *= 2 : across *= 2;
-    cut();
+  while (down * across < num_tiles && N / down > kMinHeight) {
+    N / down > K / across ? down *= 2 : across *= 2;
   }
-  for (int64_t n = 0; n < N; n += height) {
-    for (int64_t k = 0; k < K; k += width) {
-      places.push_back({matrix, n, k, std::min(height, N - n), std::min(width, K - k)});
+  for (int64_t i = 0; i < down; ++i) {
+    const int64_t n = Edge(N, i, down, units.rows());
+    const int64_t height = Edge(N, i + 1, down, units.rows()) - n;
+    for (int64_t j = 0; j < across; ++j) {
+      const int64_t k = Edge(K, j, across, units.simd.panel);
+      const int64_t width = Edge(K, j + 1, across, units.simd.panel) - k;
+      if (height > 0 && width > 0) places.push_back({matrix, n, k, height, width});
     }
   }
 }

@@ -64,7 +64,6 @@ SimdKernels SoftwareAmxKernels() {
           .exp_row = ExpRow<kTile>,
           .softmax_gradient_row = SoftmaxGradientRow,
           .scale_row = ScaleRow,
-          .add_scaled_row = AddScaledRow<kTile>,
           .dot = Dot<kTile>,
           .multiply_adds = nullptr,
           .multiply_adds_bf16 = nullptr};

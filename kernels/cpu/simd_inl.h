@@ -132,16 +132,6 @@ void ScaleRow(float* x, int64_t n, float scale) {
 }
 
 template <int kWidth>
-void AddScaledRow(float* y, const float* x, int64_t n, float scale) {
-  using F = Float<kWidth>;
-  int64_t i = 0;
-  for (; i + kWidth <= n; i += kWidth) {
-    F::Store(y + i, F::MultiplyAdd(F::Load(y + i), F::Load(x + i), F::Set(scale)));
-  }
-  for (; i < n; ++i) y[i] += scale * x[i];
-}
-
-template <int kWidth>
 float Dot(const float* x, const float* y, int64_t n) {
   using F = Float<kWidth>;
   typename F::V sum = {};
@@ -202,7 +192,6 @@ SimdKernels MakeSimdKernels(const char* name) {
           .exp_row = ExpRow<kWidth>,
           .softmax_gradient_row = SoftmaxGradientRow,
           .scale_row = ScaleRow,
-          .add_scaled_row = AddScaledRow<kWidth>,
           .dot = Dot<kWidth>,
           .multiply_adds = MultiplyAdds<Ops, kWidth, kRows>,
           .multiply_adds_bf16 = nullptr,
