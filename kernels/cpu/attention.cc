@@ -29,17 +29,20 @@ class Forward : HeadTask<kernels::AttentionArgs> {
         buffers_(products, sequence_.length, Cutter(scratch)) {}
 
   void Run() {
-    const int64_t S = sequence_.length;
-    products_.Transpose(KeyHead(args_.k), S, buffers_.p, buffers_.keys);
-    KeyHead(args_.v).Across(0, S, products_.padded, buffers_.values);
     ForQueryHeads([this](const std::vector<QueryBlock>& blocks) {
-      for (const QueryBlock& block : blocks) Attend(block);
+      q_ = QueryHead(args_.q);
+      y_ = QueryHead(args_.y);
+      q_.Fetch(blocks[0].row, blocks[0].size());
+      for (size_t i = 0; i < blocks.size(); ++i) {
+        next_ = i + 1 < blocks.size() ? &blocks[i + 1] : nullptr;
+        Attend(blocks[i]);
+      }
     });
   }
 
  private:
   void Attend(const QueryBlock& block) {
-    QueryHead(args_.q).Along(block.row, block.size(), buffers_.q);
+    MakeOperands(block);
     std::fill_n(max_, kQueryBlock, -INFINITY);
     std::fill_n(sum_, kQueryBlock, 0.0f);
     std::fill_n(buffers_.y, block.size() * products_.padded, 0.0f);
@@ -49,10 +52,19 @@ class Forward : HeadTask<kernels::AttentionArgs> {
     Write(block);
   }
 
+  void MakeOperands(const QueryBlock& block) {
+    q_.Along(block.row, block.size(), buffers_.q);
+    ForNewPanels(block.end, [this](int64_t begin, int64_t rows) {
+      k_.Transpose(begin, rows, buffers_.p, buffers_.keys + begin * products_.depth);
+      v_.Across(begin, rows, products_.padded, buffers_.values + products_.RowsAt(begin));
+    });
+  }
+
   void AddKeys(const QueryBlock& block, int64_t k0, int64_t num_keys) {
     const auto& [keys, values, q, p, p_units, y, size] = buffers_;
     products_.AgainstKeys(q, block.size(), keys, k0, num_keys, p);
     for (int64_t i = 0; i < block.size(); ++i) {
+      if (k0 == block.first_key) FetchAhead(block, i);
       float* row = p + i * kAStride;
       const Seen seen(sequence_, block.begin + i, k0, num_keys, simd_.panel);
       seen.Clear(row);
@@ -66,17 +78,24 @@ class Forward : HeadTask<kernels::AttentionArgs> {
                         k0, num_keys, y);
   }
 
+  // Begins to bring near row i of what the end of this block and the next block need.
+  void FetchAhead(const QueryBlock& block, int64_t i) const {
+    y_.Fetch(block.row + i);
+    if (next_ == nullptr || i >= next_->size()) return;
+    q_.Fetch(next_->row + i);
+    FetchNewKey(i, next_->end);
+  }
+
   void Write(const QueryBlock& block) {
-    const Head head = QueryHead(args_.y);
     for (int64_t i = 0; i < block.size(); ++i) {
       const bool padding = sum_[i] == 0;
-      float* y = buffers_.y + i * products_.padded;
-      simd_.scale_row(y, products_.width, padding ? 0 : 1 / sum_[i]);
-      head.Write(block.row + i, y, false, nullptr);
+      y_.Write(block.row + i, buffers_.y + i * products_.padded, padding ? 0 : 1 / sum_[i], false);
       LogSumExp(block.row + i) = padding ? 0 : max_[i] + std::log(sum_[i]);
     }
   }
 
+  Head q_ = QueryHead(args_.q), y_ = QueryHead(args_.y);
+  const QueryBlock* next_ = nullptr;
   const Buffers buffers_;
   float max_[kQueryBlock], sum_[kQueryBlock];
 };

@@ -5,8 +5,9 @@
 // not.
 //
 // A task is a sequence, a key/value head, and a part of its queries. It copies its keys and values
-// once, as operands; a block of scores lives in the scratch of its thread, and keys outside the
-// documents of a block of queries are skipped.
+// once, as operands, when its queries reach them; a block of scores lives in the scratch of its
+// thread, and keys outside the documents of a block of queries are skipped. Rows of a head stand
+// apart in memory: those of the next block are fetched while the scores of one become weights.
 // * Forward, each block of queries goes over its keys. Rows do not depend on each other: there are
 //   as many parts as threads need.
 // * Backward, each block of keys goes over the queries, so that its sums of dk and dv stay in a

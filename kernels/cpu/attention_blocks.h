@@ -36,16 +36,17 @@ class Sequence {
   std::vector<int64_t> first_seen_;
 };
 
-// Which of a block's keys, k0 .. k0 + num_keys, a query sees, and that range in whole panels.
+// Which of a block's keys, k0 .. k0 + num_keys, a query sees, and that range in whole panels, whose
+// width is a power of 2.
 struct Seen {
   int64_t begin, end, whole_begin, whole_end, block_end;
 
   Seen(const Sequence& sequence, int64_t q, int64_t k0, int64_t num_keys, int64_t panel)
       : begin(std::max<int64_t>(sequence.first_seen(q) - k0, 0)),
         end(std::min(q + 1 - k0, num_keys)),
-        whole_begin(begin / panel * panel),
-        whole_end(RoundUp(end, panel)),
-        block_end(RoundUp(num_keys, panel)) {}
+        whole_begin(begin & -panel),
+        whole_end((end + panel - 1) & -panel),
+        block_end((num_keys + panel - 1) & -panel) {}
 
   bool none() const { return begin >= end; }
   int64_t whole() const { return whole_end - whole_begin; }
@@ -66,7 +67,7 @@ struct Seen {
 struct QueryBlock {
   int64_t begin, end;  // positions
   int64_t row;         // of tensors of queries: that of `begin`
-  int64_t first_key;   // the first panel of keys that any of them sees
+  int64_t first_key;   // the first panel of keys that any of them sees, not after `begin`
 
   int64_t size() const { return end - begin; }
 };
@@ -100,10 +101,13 @@ class HeadTask {
         part_(part),
         scale_(Scale(shape_)),
         sequence_(args.document_ids, sequence_idx_ * shape_.sequence_length,
-                  shape_.sequence_length) {}
+                  shape_.sequence_length),
+        k_(KeyHead(args.k)),
+        v_(KeyHead(args.v)),
+        logsumexp_(args.logsumexp.template data<float>()) {}
 
   // Calls fn(blocks) for each query head h_ that shares the key/value head, with its blocks of
-  // this part.
+  // this part, unless there are none.
   template <class Fn>
   void ForQueryHeads(const Fn& fn) {
     const std::vector<QueryBlock> all = QueryBlocks();
@@ -114,8 +118,27 @@ class HeadTask {
       for (const QueryBlock& block : all) {
         if (i++ % part_.count == part_.idx) blocks.push_back(block);
       }
-      fn(blocks);
+      if (!blocks.empty()) fn(blocks);
     }
+  }
+
+  // Calls fn(begin, rows) for each panel of keys and values before `end` that has not been given
+  // yet.
+  template <class Fn>
+  void ForNewPanels(int64_t end, const Fn& fn) {
+    const int64_t panel = simd_.panel, S = sequence_.length;
+    if (next_key_ == 0) {
+      for (int64_t i = 0; i < panel; ++i) FetchKey(i);
+    }
+    for (; next_key_ < end; next_key_ += panel) {
+      const int64_t next = next_key_ + panel;
+      for (int64_t i = next; i < std::min(next + panel, end); ++i) FetchKey(i);
+      fn(next_key_, std::min(panel, S - next_key_));
+    }
+  }
+  // Begins to bring near row i of what the block that ends before `end` will be the first to need.
+  void FetchNewKey(int64_t i, int64_t end) const {
+    if (next_key_ + i < end) FetchKey(next_key_ + i);
   }
 
   // Rows by position.
@@ -124,9 +147,8 @@ class HeadTask {
   }
   Head QueryHead(const Tensor& x) const { return Head(x, 0, h_, shape_.head_dim, products_.units); }
 
-  float& LogSumExp(int64_t row) const {
-    return args_.logsumexp.template data<float>()[row * shape_.num_heads + h_];
-  }
+  // By row of tensors of queries.
+  float& LogSumExp(int64_t row) const { return logsumexp_[row * shape_.num_heads + h_]; }
 
   const Args& args_;
   const HeadProducts& products_;
@@ -136,9 +158,16 @@ class HeadTask {
   const Part part_;
   const float scale_;
   const Sequence sequence_;
+  const Head k_, v_;
   int64_t h_ = 0;
 
  private:
+  void FetchKey(int64_t i) const {
+    if (i >= sequence_.length) return;
+    k_.Fetch(i);
+    v_.Fetch(i);
+  }
+
   std::vector<QueryBlock> QueryBlocks() const {
     const kernels::QueryChunks chunks = shape_.query_chunks();
     std::vector<QueryBlock> blocks;
@@ -147,13 +176,16 @@ class HeadTask {
       const int64_t last = chunks.begin[i] + chunks.length;
       for (int64_t begin = chunks.begin[i]; begin < last; begin += kQueryBlock) {
         const int64_t end = std::min(begin + kQueryBlock, last);
-        const int64_t first = sequence_.first_seen(begin, end);
+        const int64_t first = std::min(sequence_.first_seen(begin, end), begin);
         blocks.push_back({begin, end, row, first / products_.panel() * products_.panel()});
         row += end - begin;
       }
     }
     return blocks;
   }
+
+  float* const logsumexp_;
+  int64_t next_key_ = 0;  // the first that ForNewPanels has not given
 };
 
 }  // namespace moebius::cpu

@@ -14,18 +14,18 @@ struct Buffers {
         delta(cut.Take(blocks * kQueryBlock)),
         q(cut.Take(kBlock)),
         dy(cut.Take(kBlock)),
-        q_rows(cut.Take(head.RowsSize(kQueryBlock))),
-        dy_rows(cut.Take(head.RowsSize(kQueryBlock))),
+        q_pairs(cut.Take(head.units.pairs ? kBlock / 2 : 0)),
+        dy_pairs(cut.Take(head.units.pairs ? kBlock / 2 : 0)),
         p(cut.Take(kBlock)),
         ds(cut.Take(kBlock)),
         along(cut.Take(kBlock)),
         across(cut.Take(kBlock)),
         size(cut.size()) {}
 
-  float *const keys_t, *const values_t, *const keys;         // of the sequence
-  float *const dq, *const delta;                             // of a query head
-  float *const q, *const dy, *const q_rows, *const dy_rows;  // of a block of queries
-  float *const p, *const ds, *const along, *const across;    // and of keys
+  float *const keys_t, *const values_t, *const keys;           // of the sequence
+  float *const dq, *const delta;                               // of a query head
+  float *const q, *const dy, *const q_pairs, *const dy_pairs;  // of a block of queries
+  float *const p, *const ds, *const along, *const across;      // and of keys
   const int64_t size;
 };
 
@@ -44,71 +44,85 @@ class Backward : HeadTask<kernels::AttentionGradientArgs> {
   }
 
   void Run() {
-    const int64_t S = sequence_.length;
-    products_.Transpose(KeyHead(args_.k), S, buffers_.p, buffers_.keys_t);
-    products_.Transpose(KeyHead(args_.v), S, buffers_.p, buffers_.values_t);
-    KeyHead(args_.k).Across(0, S, products_.padded, buffers_.keys);
-    std::fill_n(dk_, S * products_.padded, 0.0f);
-    std::fill_n(dv_, S * products_.padded, 0.0f);
+    const int64_t S = sequence_.length, sums = KeySums(products_, S) / 2;
+    std::fill_n(dk_, sums, 0.0f);
+    std::fill_n(dv_, sums, 0.0f);
     ForQueryHeads([this, S](const std::vector<QueryBlock>& blocks) {
-      Begin(blocks);
+      q_ = QueryHead(args_.q);
+      y_ = QueryHead(args_.y);
+      dq_ = QueryHead(args_.dq);
+      dy_ = QueryHead(args_.dy);
+      for (int64_t i = 0; i < blocks[0].size(); ++i) FetchQuery(blocks[0].row + i, true);
       for (int64_t k0 = 0; k0 < S; k0 += kKeyBlock) AddKeys(blocks, k0);
-      WriteQueries(blocks);
     });
   }
 
  private:
-  void Begin(const std::vector<QueryBlock>& blocks) {
-    const Head y = QueryHead(args_.y), dy = QueryHead(args_.dy);
-    float *const y_row = buffers_.q, *const dy_row = buffers_.dy, *delta = buffers_.delta;
-    std::fill_n(y_row, products_.padded, 0.0f);
-    std::fill_n(dy_row, products_.padded, 0.0f);
-    for (const QueryBlock& block : blocks) {
-      for (int64_t i = 0; i < block.size(); ++i) {
-        y.Read(block.row + i, y_row);
-        dy.Read(block.row + i, dy_row);
-        delta[i] = simd_.dot(y_row, dy_row, products_.padded);
-      }
-      delta += kQueryBlock;
-    }
-    std::fill_n(buffers_.dq, std::ssize(blocks) * kQueryBlock * products_.padded, 0.0f);
-  }
-
   // Of the keys from k0 on, all queries.
   void AddKeys(const std::vector<QueryBlock>& blocks, int64_t k0) {
     for (size_t i = 0; i < blocks.size(); ++i) {
-      const int64_t begin = std::max(k0, blocks[i].first_key);
-      const int64_t end = std::min(k0 + kKeyBlock, blocks[i].end);
+      const QueryBlock& block = blocks[i];
+      const int64_t begin = std::max(k0, block.first_key),
+                    end = std::min(k0 + kKeyBlock, block.end);
+      if (begin >= end) continue;
+      next_ = i + 1 < blocks.size() ? &blocks[i + 1] : nullptr;
       const int64_t at = static_cast<int64_t>(i) * kQueryBlock;
-      if (begin < end) AddBlock(blocks[i], at, begin, end - begin);
+      if (begin == block.first_key) Begin(block, at);
+      MakeOperands(block, end);
+      AddBlock(block, at, begin, end - begin);
+      if (end == block.end) WriteQueries(block, at);
     }
   }
 
-  // Of one block of queries; delta and dq from index `at` on are its own.
+  // delta and dq of a block are at index `at`.
+  void Begin(const QueryBlock& block, int64_t at) {
+    float* const delta = buffers_.delta + at;
+    for (int64_t i = 0; i < block.size(); ++i) delta[i] = y_.Dot(block.row + i, dy_);
+    const int64_t padded = products_.padded;
+    std::fill_n(buffers_.dq + at * padded, block.size() * padded, 0.0f);
+  }
+
+  void MakeOperands(const QueryBlock& block, int64_t last_key) {
+    const int64_t queries = block.size();
+    q_.Along(block.row, queries, buffers_.q);
+    dy_.Along(block.row, queries, buffers_.dy);
+    if (products_.units.pairs) {
+      q_.Across(block.row, queries, kAStride, buffers_.q_pairs);
+      dy_.Across(block.row, queries, kAStride, buffers_.dy_pairs);
+    }
+    ForNewPanels(last_key, [this](int64_t begin, int64_t rows) {
+      k_.Transpose(begin, rows, buffers_.p, buffers_.keys_t + begin * products_.depth);
+      v_.Transpose(begin, rows, buffers_.p, buffers_.values_t + begin * products_.depth);
+      k_.Across(begin, rows, products_.padded, buffers_.keys + products_.RowsAt(begin));
+    });
+  }
+
   void AddBlock(const QueryBlock& block, int64_t at, int64_t k0, int64_t num_keys) {
     const int64_t queries = block.size(), padded = products_.padded;
-    const Head q = QueryHead(args_.q), dy = QueryHead(args_.dy);
-    q.Along(block.row, queries, buffers_.q);
-    dy.Along(block.row, queries, buffers_.dy);
-    products_.AgainstKeys(buffers_.q, queries, buffers_.keys_t, k0, num_keys, buffers_.p);
-    products_.AgainstKeys(buffers_.dy, queries, buffers_.values_t, k0, num_keys, buffers_.ds);
-    GradientOfScores(block, buffers_.delta + at, k0, num_keys);
+    const auto& [keys_t, values_t, keys, dq, delta, q, dy, q_pairs, dy_pairs, p, ds, along, across,
+                 size] = buffers_;
+    const bool pairs = products_.units.pairs;
+    products_.AgainstKeys(q, queries, keys_t, k0, num_keys, p);
+    products_.AgainstKeys(dy, queries, values_t, k0, num_keys, ds);
+    GradientOfScores(block, at, k0, num_keys);
 
-    const float* ds = products_.Along(buffers_.ds, queries, num_keys, buffers_.along);
-    products_.TimesRows(ds, queries, buffers_.keys, k0, num_keys, buffers_.dq + at * padded);
-    q.Across(block.row, queries, padded, buffers_.q_rows);
-    ds = products_.Across(ds, queries, num_keys, buffers_.across);
-    products_.TransposedTimesRows(ds, num_keys, buffers_.q_rows, queries, dk_ + k0 * padded);
+    const float* operand = products_.Along(ds, queries, num_keys, along);
+    products_.TimesRows(operand, queries, keys, k0, num_keys, dq + at * padded);
+    operand = products_.Across(operand, queries, num_keys, across);
+    products_.TransposedTimesRows(operand, num_keys, pairs ? q_pairs : q, queries,
+                                  dk_ + k0 * padded);
 
-    const float* p = products_.Along(buffers_.p, queries, num_keys, buffers_.along);
-    dy.Across(block.row, queries, padded, buffers_.dy_rows);
-    p = products_.Across(p, queries, num_keys, buffers_.across);
-    products_.TransposedTimesRows(p, num_keys, buffers_.dy_rows, queries, dv_ + k0 * padded);
+    operand =
+        products_.Across(products_.Along(p, queries, num_keys, along), queries, num_keys, across);
+    products_.TransposedTimesRows(operand, num_keys, pairs ? dy_pairs : dy, queries,
+                                  dv_ + k0 * padded);
   }
 
   // Scores to weights in `p`, gradients of weights to gradients of scores in `ds`.
-  void GradientOfScores(const QueryBlock& block, const float* delta, int64_t k0, int64_t num_keys) {
+  void GradientOfScores(const QueryBlock& block, int64_t at, int64_t k0, int64_t num_keys) {
+    const float* const delta = buffers_.delta + at;
     for (int64_t i = 0; i < block.size(); ++i) {
+      FetchAhead(block, i, k0, k0 + num_keys);
       float *const p = buffers_.p + i * kAStride, *const ds = buffers_.ds + i * kAStride;
       const Seen seen(sequence_, block.begin + i, k0, num_keys, simd_.panel);
       seen.Clear(p);
@@ -121,19 +135,30 @@ class Backward : HeadTask<kernels::AttentionGradientArgs> {
     }
   }
 
-  void WriteQueries(const std::vector<QueryBlock>& blocks) {
-    const Head head = QueryHead(args_.dq);
-    float* block_dq = buffers_.dq;
-    for (const QueryBlock& block : blocks) {
-      for (int64_t i = 0; i < block.size(); ++i) {
-        float* dq = block_dq + i * products_.padded;
-        simd_.scale_row(dq, products_.width, scale_);
-        head.Write(block.row + i, dq, args_.accumulate_q, buffers_.q);
-      }
-      block_dq += kQueryBlock * products_.padded;
+  // Begins to bring near row i of what the end of this block and the next block need, of the keys
+  // k0 .. k1.
+  void FetchAhead(const QueryBlock& block, int64_t i, int64_t k0, int64_t k1) const {
+    if (k1 == block.end) dq_.Fetch(block.row + i);
+    if (next_ == nullptr || i >= next_->size()) return;
+    FetchQuery(next_->row + i, next_->first_key >= k0);
+    FetchNewKey(i, next_->end);
+  }
+  void FetchQuery(int64_t row, bool begins) const {
+    q_.Fetch(row);
+    dy_.Fetch(row);
+    if (begins) y_.Fetch(row);
+  }
+
+  void WriteQueries(const QueryBlock& block, int64_t at) {
+    const float* dq = buffers_.dq + at * products_.padded;
+    for (int64_t i = 0; i < block.size(); ++i, dq += products_.padded) {
+      dq_.Write(block.row + i, dq, scale_, args_.accumulate_q);
     }
   }
 
+  Head q_ = QueryHead(args_.q), y_ = QueryHead(args_.y), dq_ = QueryHead(args_.dq),
+       dy_ = QueryHead(args_.dy);
+  const QueryBlock* next_ = nullptr;
   float *const dk_, *const dv_;
   const Buffers buffers_;
 };
@@ -152,23 +177,26 @@ struct KeyRows {
   int64_t head, begin, end;
 };
 
-// Writes dk and dv of `rows`, from the sums of their head's parts. `scratch` has room for two rows.
+// Writes dk and dv of `rows`, from the sums of their head's parts. `row` is scratch.
 void WriteKeys(const kernels::AttentionGradientArgs& args, const HeadProducts& products,
-               const KeyRows& rows, const float* sums, int64_t parts, float* scratch) {
+               const KeyRows& rows, const float* sums, int64_t parts, float* row) {
   const AttentionShape& shape = args.shape;
   const int64_t S = shape.sequence_length, G = shape.num_kv_heads, padded = products.padded;
   const int64_t part_size = Backward::KeySums(products, S);
-  float *const row = scratch, *const old = scratch + padded;
   const auto write = [&](const Tensor& x, const float* sums, float scale, bool accumulate) {
+    constexpr int64_t kAhead = 16;
     const Head head(x, rows.head / G * S, rows.head % G, shape.head_dim, products.units);
     for (int64_t s = rows.begin; s < rows.end; ++s) {
-      std::copy_n(sums + s * padded, padded, row);
-      for (int64_t i = 1; i < parts; ++i) {
-        const float* more = sums + i * part_size + s * padded;
-        for (int64_t c = 0; c < padded; ++c) row[c] += more[c];
+      if (s + kAhead < rows.end) head.Fetch(s + kAhead);
+      const float* sum = sums + s * padded;
+      if (parts > 1) {
+        std::copy_n(sum, padded, row);
+        for (int64_t i = 1; i < parts; ++i) {
+          for (int64_t c = 0; c < padded; ++c) row[c] += sum[i * part_size + c];
+        }
+        sum = row;
       }
-      products.units.simd.scale_row(row, padded, scale);
-      head.Write(s, row, accumulate, old);
+      head.Write(s, sum, scale, accumulate);
     }
   };
   write(args.dk, sums, Scale(shape), args.accumulate_k);
@@ -203,7 +231,7 @@ void AttentionGradient(const kernels::AttentionGradientArgs& args, Context& cont
     WriteKeys(args, products, {head, begin, std::min(begin + kKeyBlock, S)},
               shared.data<float>() + head * parts * num_sums, parts, scratch);
   };
-  ForWithScratch(context, heads * slices, 2 * products.padded, "attention.scratch", add_up);
+  ForWithScratch(context, heads * slices, products.padded, "attention.scratch", add_up);
 }
 
 }  // namespace moebius::cpu

@@ -66,7 +66,9 @@ SimdKernels SoftwareAmxKernels() {
           .scale_row = ScaleRow,
           .dot = Dot<kTile>,
           .multiply_adds = nullptr,
-          .multiply_adds_bf16 = nullptr};
+          .multiply_adds_bf16 = nullptr,
+          .rows = MakeRowKernels<float, kTile, RoundBits>(),
+          .rows_bf16 = MakeRowKernels<uint16_t, kTile, RoundBits>()};
 }
 
 }  // namespace moebius::cpu

@@ -48,12 +48,6 @@ struct Units {
     std::memcpy(units, Bits(x) + begin, n * sizeof(uint16_t));
   }
 
-  // ... as units; their partners in a pair start at `partner`, or are zero if that is negative.
-  void AcrossRows(const Tensor& x, int64_t begin, int64_t partner, int64_t n, float* units) const {
-    if (!pairs) return Floats(x, begin, n, units);
-    simd.interleave(Bits(x) + begin, partner < 0 ? nullptr : Bits(x) + partner, units, n);
-  }
-
   const SimdKernels& simd;
   const bool bf16, pairs;
   void (*const product)(const BlockProduct&);
