@@ -47,7 +47,7 @@ class Forward : HeadTask<kernels::AttentionArgs> {
     std::fill_n(sum_, kQueryBlock, 0.0f);
     std::fill_n(buffers_.y, block.size() * products_.padded, 0.0f);
     for (int64_t k0 = block.first_key; k0 < block.end; k0 += kKeyBlock) {
-      AddKeys(block, k0, std::min(kKeyBlock, block.end - k0));
+      AddKeys(block, block.Against(k0, std::min(kKeyBlock, block.end - k0)));
     }
     Write(block);
   }
@@ -60,13 +60,13 @@ class Forward : HeadTask<kernels::AttentionArgs> {
     });
   }
 
-  void AddKeys(const QueryBlock& block, int64_t k0, int64_t num_keys) {
+  void AddKeys(const QueryBlock& block, const ScoreBlock& scores) {
     const auto& [keys, values, q, p, p_units, y, size] = buffers_;
-    products_.AgainstKeys(q, block.size(), keys, k0, num_keys, p);
+    products_.AgainstKeys(q, scores, keys, p);
     for (int64_t i = 0; i < block.size(); ++i) {
-      if (k0 == block.first_key) FetchAhead(block, i);
+      if (scores.k0 == block.first_key) FetchAhead(block, i);
       float* row = p + i * kAStride;
-      const Seen seen(sequence_, block.begin + i, k0, num_keys, simd_.panel);
+      const Seen seen(sequence_, block.begin + i, scores, simd_.panel);
       seen.Clear(row);
       if (seen.none()) continue;
       seen.Mask(row);
@@ -74,8 +74,7 @@ class Forward : HeadTask<kernels::AttentionArgs> {
           simd_.softmax_row(row + seen.whole_begin, seen.whole(), scale_, &max_[i], &sum_[i]);
       if (shrink != 1) simd_.scale_row(y + i * products_.padded, products_.width, shrink);
     }
-    products_.TimesRows(products_.Along(p, block.size(), num_keys, p_units), block.size(), values,
-                        k0, num_keys, y);
+    products_.TimesRows(products_.Along(p, scores, p_units), scores, values, y);
   }
 
   // Begins to bring near row i of what the end of this block and the next block need.

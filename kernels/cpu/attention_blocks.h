@@ -36,17 +36,17 @@ class Sequence {
   std::vector<int64_t> first_seen_;
 };
 
-// Which of a block's keys, k0 .. k0 + num_keys, a query sees, and that range in whole panels, whose
+// Which of a block's keys the query at position q sees, and that range in whole panels, whose
 // width is a power of 2.
 struct Seen {
   int64_t begin, end, whole_begin, whole_end, block_end;
 
-  Seen(const Sequence& sequence, int64_t q, int64_t k0, int64_t num_keys, int64_t panel)
-      : begin(std::max<int64_t>(sequence.first_seen(q) - k0, 0)),
-        end(std::min(q + 1 - k0, num_keys)),
+  Seen(const Sequence& sequence, int64_t q, const ScoreBlock& block, int64_t panel)
+      : begin(std::max<int64_t>(sequence.first_seen(q) - block.k0, 0)),
+        end(std::min(q + 1 - block.k0, block.keys)),
         whole_begin(begin & -panel),
         whole_end((end + panel - 1) & -panel),
-        block_end((num_keys + panel - 1) & -panel) {}
+        block_end((block.keys + panel - 1) & -panel) {}
 
   bool none() const { return begin >= end; }
   int64_t whole() const { return whole_end - whole_begin; }
@@ -70,6 +70,7 @@ struct QueryBlock {
   int64_t first_key;   // the first panel of keys that any of them sees, not after `begin`
 
   int64_t size() const { return end - begin; }
+  ScoreBlock Against(int64_t k0, int64_t keys) const { return {size(), k0, keys, begin + 1 - k0}; }
 };
 
 // Every `count`th block of the queries that share a key/value head, from the `idx`th on.

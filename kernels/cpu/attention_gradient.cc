@@ -69,7 +69,7 @@ class Backward : HeadTask<kernels::AttentionGradientArgs> {
       const int64_t at = static_cast<int64_t>(i) * kQueryBlock;
       if (begin == block.first_key) Begin(block, at);
       MakeOperands(block, end);
-      AddBlock(block, at, begin, end - begin);
+      AddBlock(block, at, block.Against(begin, end - begin));
       if (end == block.end) WriteQueries(block, at);
     }
   }
@@ -97,34 +97,30 @@ class Backward : HeadTask<kernels::AttentionGradientArgs> {
     });
   }
 
-  void AddBlock(const QueryBlock& block, int64_t at, int64_t k0, int64_t num_keys) {
-    const int64_t queries = block.size(), padded = products_.padded;
+  void AddBlock(const QueryBlock& block, int64_t at, const ScoreBlock& scores) {
     const auto& [keys_t, values_t, keys, dq, delta, q, dy, q_pairs, dy_pairs, p, ds, along, across,
                  size] = buffers_;
     const bool pairs = products_.units.pairs;
-    products_.AgainstKeys(q, queries, keys_t, k0, num_keys, p);
-    products_.AgainstKeys(dy, queries, values_t, k0, num_keys, ds);
-    GradientOfScores(block, at, k0, num_keys);
+    products_.AgainstKeys(q, scores, keys_t, p);
+    products_.AgainstKeys(dy, scores, values_t, ds);
+    GradientOfScores(block, at, scores);
 
-    const float* operand = products_.Along(ds, queries, num_keys, along);
-    products_.TimesRows(operand, queries, keys, k0, num_keys, dq + at * padded);
-    operand = products_.Across(operand, queries, num_keys, across);
-    products_.TransposedTimesRows(operand, num_keys, pairs ? q_pairs : q, queries,
-                                  dk_ + k0 * padded);
+    const float* operand = products_.Along(ds, scores, along);
+    products_.TimesRows(operand, scores, keys, dq + at * products_.padded);
+    operand = products_.Across(operand, scores, across);
+    products_.TransposedTimesRows(operand, scores, pairs ? q_pairs : q, dk_);
 
-    operand =
-        products_.Across(products_.Along(p, queries, num_keys, along), queries, num_keys, across);
-    products_.TransposedTimesRows(operand, num_keys, pairs ? dy_pairs : dy, queries,
-                                  dv_ + k0 * padded);
+    operand = products_.Across(products_.Along(p, scores, along), scores, across);
+    products_.TransposedTimesRows(operand, scores, pairs ? dy_pairs : dy, dv_);
   }
 
   // Scores to weights in `p`, gradients of weights to gradients of scores in `ds`.
-  void GradientOfScores(const QueryBlock& block, int64_t at, int64_t k0, int64_t num_keys) {
+  void GradientOfScores(const QueryBlock& block, int64_t at, const ScoreBlock& scores) {
     const float* const delta = buffers_.delta + at;
     for (int64_t i = 0; i < block.size(); ++i) {
-      FetchAhead(block, i, k0, k0 + num_keys);
+      FetchAhead(block, i, scores);
       float *const p = buffers_.p + i * kAStride, *const ds = buffers_.ds + i * kAStride;
-      const Seen seen(sequence_, block.begin + i, k0, num_keys, simd_.panel);
+      const Seen seen(sequence_, block.begin + i, scores, simd_.panel);
       seen.Clear(p);
       seen.Clear(ds);
       if (seen.none()) continue;
@@ -135,12 +131,12 @@ class Backward : HeadTask<kernels::AttentionGradientArgs> {
     }
   }
 
-  // Begins to bring near row i of what the end of this block and the next block need, of the keys
-  // k0 .. k1.
-  void FetchAhead(const QueryBlock& block, int64_t i, int64_t k0, int64_t k1) const {
-    if (k1 == block.end) dq_.Fetch(block.row + i);
+  // Begins to bring near row i of what the end of this block and the next block need, of the same
+  // keys.
+  void FetchAhead(const QueryBlock& block, int64_t i, const ScoreBlock& scores) const {
+    if (scores.k0 + scores.keys == block.end) dq_.Fetch(block.row + i);
     if (next_ == nullptr || i >= next_->size()) return;
-    FetchQuery(next_->row + i, next_->first_key >= k0);
+    FetchQuery(next_->row + i, next_->first_key >= scores.k0);
     FetchNewKey(i, next_->end);
   }
   void FetchQuery(int64_t row, bool begins) const {

@@ -14,6 +14,12 @@ inline constexpr int64_t kQueryBlock = 32;
 inline constexpr int64_t kKeyBlock = kMaxDepth;
 inline constexpr int64_t kBlock = kQueryBlock * kAStride;  // units of a block of rows
 
+// Scores of consecutive queries against the keys k0 .. k0 + keys. Query i sees no more than the
+// first `seen` + i of them; where it sees none, that may be negative.
+struct ScoreBlock {
+  int64_t queries, k0, keys, seen;
+};
+
 // The products of one head with blocks of at most kQueryBlock queries and kKeyBlock keys, which
 // begin with a panel. Rows of C sums or units across rows are `padded` wide, the head's width in
 // whole panels; rows of scores are kAStride apart, and valid to whole panels of keys.
@@ -30,60 +36,71 @@ struct HeadProducts {
   // Where the rows of key `i`, the first of a panel, begin in rows of units across them.
   int64_t RowsAt(int64_t i) const { return i / units.per_unit() * padded; }
 
-  // scores [queries, keys] = a [queries, C] times the panels of keys from k0 on
-  void AgainstKeys(const float* a, int64_t queries, const float* panels, int64_t k0, int64_t keys,
+  // scores [queries, keys] = a [queries, C] times the panels of keys
+  void AgainstKeys(const float* a, const ScoreBlock& block, const float* panels,
                    float* scores) const {
-    units.product({.m = queries,
-                   .n = RoundUp(keys, panel()),
+    units.product({.m = block.queries,
+                   .n = RoundUp(block.keys, panel()),
                    .k = depth,
                    .a = a,
-                   .b = panels + k0 * depth,
+                   .b = panels + block.k0 * depth,
                    .b_panel = panel() * depth,
                    .b_step = panel(),
                    .c = scores,
                    .c_row = kAStride});
   }
 
-  // sums [queries, C] += a [queries, keys] times the rows of keys from k0 on
-  void TimesRows(const float* a, int64_t queries, const float* rows, int64_t k0, int64_t keys,
-                 float* sums) const {
-    BlockProduct p = Sums(queries, keys, sums);
-    p.a = a;
-    p.b = rows + RowsAt(k0);
-    p.b_step = padded;
-    units.product(p);
+  // sums [queries, C] += a [queries, keys] times the rows of keys: each tile of queries times those
+  // that it sees
+  void TimesRows(const float* a, const ScoreBlock& block, const float* rows, float* sums) const {
+    const int64_t tiles = block.seen < block.keys ? CeilDiv(block.queries, units.rows()) : 1;
+    for (int64_t t = 0; t < tiles; ++t) {
+      const int64_t begin = block.queries * t / tiles, end = block.queries * (t + 1) / tiles;
+      BlockProduct p = Sums(end - begin, std::min(block.seen + end - 1, block.keys), sums, begin);
+      p.a = a + begin * kAStride;
+      p.b = rows + RowsAt(block.k0);
+      p.b_step = padded;
+      if (p.k > 0) units.product(p);
+    }
   }
 
-  // sums [keys, C] += a [queries, keys]^T rows [queries, C], whose units are kAStride apart
-  void TransposedTimesRows(const float* a, int64_t keys, const float* rows, int64_t queries,
+  // sums [keys, C] += a [queries, keys]^T rows [queries, C], whose units are kAStride apart: each
+  // micro-panel of keys times the queries that see it
+  void TransposedTimesRows(const float* a, const ScoreBlock& block, const float* rows,
                            float* sums) const {
-    BlockProduct p = Sums(keys, queries, sums);
-    p.a = a;
-    p.a_transposed = true;
-    p.a_panel = units.rows();
-    p.a_step = kAStride;
-    p.b = rows;
-    p.b_step = kAStride;
-    units.product(p);
+    const int64_t tile = units.rows(), per_unit = units.per_unit();
+    for (int64_t begin = 0, end; begin < block.keys; begin = end) {
+      const int64_t skipped = std::max<int64_t>(begin + 1 - block.seen, 0) / per_unit;  // units
+      end = std::min(std::max(begin + tile, RoundUp(block.seen, tile)), block.keys);
+      BlockProduct p =
+          Sums(end - begin, block.queries - skipped * per_unit, sums, block.k0 + begin);
+      p.a = a + begin + skipped * kAStride;
+      p.a_transposed = true;
+      p.a_panel = tile;
+      p.a_step = kAStride;
+      p.b = rows + skipped * kAStride;
+      p.b_step = kAStride;
+      units.product(p);
+    }
   }
 
   // Rows of scores as units along them: themselves, or written to `to`.
-  const float* Along(const float* scores, int64_t queries, int64_t keys, float* to) const {
+  const float* Along(const float* scores, const ScoreBlock& block, float* to) const {
     if (!units.pairs) return scores;
-    for (int64_t i = 0; i < queries; ++i) {
+    for (int64_t i = 0; i < block.queries; ++i) {
       units.simd.narrow(scores + i * kAStride, reinterpret_cast<uint16_t*>(to + i * kAStride),
-                        RoundUp(keys, panel()));
+                        RoundUp(block.keys, panel()));
     }
     return to;
   }
 
   // What Along gave, as units across rows: itself, or written to `to`.
-  const float* Across(const float* rows, int64_t queries, int64_t keys, float* to) const {
+  const float* Across(const float* rows, const ScoreBlock& block, float* to) const {
     if (!units.pairs) return rows;
-    for (int64_t i = 0; i < queries; i += 2) {
+    for (int64_t i = 0; i < block.queries; i += 2) {
       const uint16_t* first = reinterpret_cast<const uint16_t*>(rows + i * kAStride);
-      units.simd.interleave(first, i + 1 == queries ? nullptr : first + 2 * kAStride,
-                            to + i / 2 * kAStride, RoundUp(keys, panel()));
+      units.simd.interleave(first, i + 1 == block.queries ? nullptr : first + 2 * kAStride,
+                            to + i / 2 * kAStride, RoundUp(block.keys, panel()));
     }
     return to;
   }
@@ -92,13 +109,13 @@ struct HeadProducts {
   const int64_t width, depth, padded;
 
  private:
-  // sums [m, C] += what is to be told
-  BlockProduct Sums(int64_t m, int64_t reduced, float* sums) const {
+  // m sums from row `begin` on += what is to be told
+  BlockProduct Sums(int64_t m, int64_t reduced, float* sums, int64_t begin) const {
     return {.m = m,
             .n = padded,
             .k = units.Count(reduced),
             .b_panel = panel(),
-            .c = sums,
+            .c = sums + begin * padded,
             .c_row = padded,
             .accumulate = true};
   }
