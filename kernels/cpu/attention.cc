@@ -63,18 +63,40 @@ class Forward : HeadTask<kernels::AttentionArgs> {
   void AddKeys(const QueryBlock& block, const ScoreBlock& scores) {
     const auto& [keys, values, q, p, p_units, y, size] = buffers_;
     products_.AgainstKeys(q, scores, keys, p);
+    Mask(block, scores);
+    Weigh(block, scores);
+    products_.TimesRows(products_.Along(p, scores, p_units), scores, values, y);
+  }
+
+  // Leaves the scores of what is seen, and finds the largest of each row.
+  void Mask(const QueryBlock& block, const ScoreBlock& scores) {
     for (int64_t i = 0; i < block.size(); ++i) {
       if (scores.k0 == block.first_key) FetchAhead(block, i);
-      float* row = p + i * kAStride;
+      float* row = buffers_.p + i * kAStride;
       const Seen seen(sequence_, block.begin + i, scores, simd_.panel);
       seen.Clear(row);
       if (seen.none()) continue;
       seen.Mask(row);
-      const float shrink =
-          simd_.softmax_row(row + seen.whole_begin, seen.whole(), scale_, &max_[i], &sum_[i]);
-      if (shrink != 1) simd_.scale_row(y + i * products_.padded, products_.width, shrink);
+      largest_[i] = scale_ * simd_.scores.max(row + seen.whole_begin, seen.whole());
     }
-    products_.TimesRows(products_.Along(p, scores, p_units), scores, values, y);
+  }
+
+  // One step of the online softmax: exp(score - the largest so far). Apart from Mask, so that a
+  // row's exponentials wait for no maximum.
+  void Weigh(const QueryBlock& block, const ScoreBlock& scores) {
+    for (int64_t i = 0; i < block.size(); ++i) {
+      const Seen seen(sequence_, block.begin + i, scores, simd_.panel);
+      if (seen.none()) continue;
+      const float old_max = max_[i];
+      max_[i] = old_max > largest_[i] ? old_max : largest_[i];
+      if (sum_[i] != 0 && max_[i] != old_max) {
+        const float shrink = std::exp(old_max - max_[i]);
+        sum_[i] *= shrink;
+        simd_.scale_row(buffers_.y + i * products_.padded, products_.width, shrink);
+      }
+      float* row = buffers_.p + i * kAStride + seen.whole_begin;
+      sum_[i] += simd_.exp_row(row, seen.whole(), scale_, max_[i]);
+    }
   }
 
   // Begins to bring near row i of what the end of this block and the next block need.
@@ -96,7 +118,8 @@ class Forward : HeadTask<kernels::AttentionArgs> {
   Head q_ = QueryHead(args_.q), y_ = QueryHead(args_.y);
   const QueryBlock* next_ = nullptr;
   const Buffers buffers_;
-  float max_[kQueryBlock], sum_[kQueryBlock];
+  // By query of a block: of its scores so far, and of the last ones alone.
+  float max_[kQueryBlock], sum_[kQueryBlock], largest_[kQueryBlock];
 };
 
 }  // namespace

@@ -97,11 +97,8 @@ struct SimdKernels {
                      int64_t stride);
 
   // Rows of scores: n is a multiple of `panel`, and -infinity gives an exact zero.
-  // One step of a softmax over scale * s[0 .. n), which is not all -infinity: raises *max to cover
-  // it, leaves exp(scale * s - max) in s, adds their sum to *sum, and returns by what earlier sums
-  // shrink.
-  float (*softmax_row)(float* s, int64_t n, float scale, float* max, float* sum);
-  void (*exp_row)(float* s, int64_t n, float scale, float shift);  // s = exp(scale * s - shift)
+  // s = exp(scale * s - shift), and the sum of that.
+  float (*exp_row)(float* s, int64_t n, float scale, float shift);
   void (*softmax_gradient_row)(const float* p, float* dp, int64_t n,
                                float delta);  // dp = p * (dp - delta)
 

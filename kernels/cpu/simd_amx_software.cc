@@ -60,7 +60,6 @@ SimdKernels SoftwareAmxKernels() {
           .pack_transposed = PackTransposed<kTile>,
           .pack_rows = PackRows<kTile>,
           .pack_pairs = PackPairs<kTile>,
-          .softmax_row = SoftmaxRow<kTile>,
           .exp_row = ExpRow<kTile>,
           .softmax_gradient_row = SoftmaxGradientRow,
           .scale_row = ScaleRow,
@@ -68,7 +67,8 @@ SimdKernels SoftwareAmxKernels() {
           .multiply_adds = nullptr,
           .multiply_adds_bf16 = nullptr,
           .rows = MakeRowKernels<float, kTile, RoundBits>(),
-          .rows_bf16 = MakeRowKernels<uint16_t, kTile, RoundBits>()};
+          .rows_bf16 = MakeRowKernels<uint16_t, kTile, RoundBits>(),
+          .scores = MakeScoreKernels<kTile>()};
 }
 
 }  // namespace moebius::cpu

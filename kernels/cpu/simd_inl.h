@@ -87,40 +87,23 @@ template <int kWidth, int kHalf = kWidth / 2, class Combine>
 }
 
 template <int kWidth>
-float Sum(typename Float<kWidth>::V v) {
+[[gnu::always_inline]] inline float Sum(typename Float<kWidth>::V v) {
   using V = typename Float<kWidth>::V;
   return Reduce<kWidth>(v, [](V a, V b) { return a + b; });
 }
 
 template <int kWidth>
-float SoftmaxRow(float* s, int64_t n, float scale, float* max, float* sum) {
-  using F = Float<kWidth>;
-  using V = typename F::V;
-  V max_v = F::Load(s);
-  for (int64_t i = kWidth; i < n; i += kWidth) max_v = F::Max(max_v, F::Load(s + i));
-  const float row_max = scale * Reduce<kWidth>(max_v, F::Max);
-  const float new_max = *max > row_max ? *max : row_max;
-  const float scale_2 = scale * kLog2E, max_2 = new_max * kLog2E;  // of exponents of 2
-  V sum_v = {};
-  for (int64_t i = 0; i < n; i += kWidth) {
-    const V p = Exp2<kWidth>(F::Load(s + i) * scale_2 - max_2);
-    F::Store(s + i, p);
-    sum_v += p;
-  }
-  const float shrink = *max == new_max ? 1 : Exp2<kWidth>(F::Set(*max * kLog2E - max_2))[0];
-  *max = new_max;
-  *sum = *sum * shrink + Sum<kWidth>(sum_v);
-  return shrink;
-}
-
-template <int kWidth>
-void ExpRow(float* s, int64_t n, float scale, float shift) {
+float ExpRow(float* s, int64_t n, float scale, float shift) {
   using F = Float<kWidth>;
   scale *= kLog2E;
   shift *= kLog2E;
+  typename F::V sum = {};
   for (int64_t i = 0; i < n; i += kWidth) {
-    F::Store(s + i, Exp2<kWidth>(F::Load(s + i) * scale - shift));
+    const typename F::V e = Exp2<kWidth>(F::Load(s + i) * scale - shift);
+    F::Store(s + i, e);
+    sum += e;
   }
+  return Sum<kWidth>(sum);
 }
 
 void SoftmaxGradientRow(const float* p, float* dp, int64_t n, float delta) {
@@ -188,7 +171,6 @@ SimdKernels MakeSimdKernels(const char* name) {
           .pack_transposed = PackTransposed<kWidth>,
           .pack_rows = PackRows<kWidth>,
           .pack_pairs = PackPairs<kWidth>,
-          .softmax_row = SoftmaxRow<kWidth>,
           .exp_row = ExpRow<kWidth>,
           .softmax_gradient_row = SoftmaxGradientRow,
           .scale_row = ScaleRow,
