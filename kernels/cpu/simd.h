@@ -103,7 +103,6 @@ struct SimdKernels {
                                float delta);  // dp = p * (dp - delta)
 
   void (*scale_row)(float* x, int64_t n, float scale);
-  float (*dot)(const float* x, const float* y, int64_t n);  // n: a multiple of `panel`
 
   double (*multiply_adds)(int64_t iterations);       // float operations done, from registers
   double (*multiply_adds_bf16)(int64_t iterations);  // null: as `product_bf16`

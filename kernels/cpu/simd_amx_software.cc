@@ -63,7 +63,6 @@ SimdKernels SoftwareAmxKernels() {
           .exp_row = ExpRow<kTile>,
           .softmax_gradient_row = SoftmaxGradientRow,
           .scale_row = ScaleRow,
-          .dot = Dot<kTile>,
           .multiply_adds = nullptr,
           .multiply_adds_bf16 = nullptr,
           .rows = MakeRowKernels<float, kTile, RoundBits>(),

@@ -114,14 +114,6 @@ void ScaleRow(float* x, int64_t n, float scale) {
   for (int64_t i = 0; i < n; ++i) x[i] *= scale;
 }
 
-template <int kWidth>
-float Dot(const float* x, const float* y, int64_t n) {
-  using F = Float<kWidth>;
-  typename F::V sum = {};
-  for (int64_t i = 0; i < n; i += kWidth) sum += F::Load(x + i) * F::Load(y + i);
-  return Sum<kWidth>(sum);
-}
-
 // A tile's sums with both factors kept in registers.
 template <class Ops, int kWidth, int kRows>
 double MultiplyAdds(int64_t iterations) {
@@ -174,7 +166,6 @@ SimdKernels MakeSimdKernels(const char* name) {
           .exp_row = ExpRow<kWidth>,
           .softmax_gradient_row = SoftmaxGradientRow,
           .scale_row = ScaleRow,
-          .dot = Dot<kWidth>,
           .multiply_adds = MultiplyAdds<Ops, kWidth, kRows>,
           .multiply_adds_bf16 = nullptr,
           .rows = MakeRowKernels<float, kWidth, RoundBits>(),
