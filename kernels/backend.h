@@ -28,6 +28,7 @@ struct Backend {
   void (*pack_weight)(const Tensor& w, WeightFormat format, const Tensor& image, Context&);
   void (*linear)(const LinearArgs&, Context&);
   void (*linear_input_gradient)(const LinearInputGradientArgs&, Context&);
+  void (*linear_swiglu_gradient)(const LinearSwiGluGradientArgs&, Context&);
   void (*linear_weight_gradient)(const LinearWeightGradientArgs&, Context&);
   void (*linear_sum)(const LinearSumArgs&, Context&);
 
@@ -85,7 +86,6 @@ struct Backend {
   void (*combine_gradient)(const CombineGradientArgs&, Context&);
   void (*weights_by_row)(const Tensor& weights, const RoutingPlan& plan, const Tensor& y, Context&);
   void (*weights_by_row_gradient)(const WeightsByRowGradientArgs&, Context&);
-  void (*weigh_rows_gradient)(const WeighRowsGradientArgs&, Context&);
   void (*expert_counts)(const ExpertCountsArgs&, Context&);
   void (*expert_fractions)(const Tensor& counts, const Tensor& fractions, Context&);
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/backend.h"
+#include "kernels/checks.h"
 #include "kernels/weight_images.h"
 
 namespace moebius::kernels {
@@ -86,7 +87,15 @@ Work CheckProduct(const char* op, const LinearArgs& args, WeightFormat format,
   CHECK_EQ(R, R_y);
   CheckResult(dtype, args.y.dtype());
   CheckImage(args.w, format, e, N, K, dtype, context);
-  const int64_t bytes = R * K * SizeOf(dtype) + args.w.bytes() + args.y.bytes();
+  CHECK_EQ(args.gate.defined(), args.h.defined());
+  int64_t bytes = R * K * SizeOf(dtype) + args.w.bytes() + args.y.bytes();
+  if (args.h.defined()) {
+    CHECK(args.y.dtype() == dtype) << NameOf(args.y.dtype());
+    for (const Tensor* x : {&args.gate, &args.h}) {
+      CheckAlike(args.y, *x);
+      bytes += x->bytes();
+    }
+  }
   return ProductWork(op, dtype, R, K, N, e, bytes);
 }
 
@@ -105,12 +114,39 @@ void Linear(const LinearArgs& args, Context& context) {
 }
 
 void LinearInputGradient(const LinearInputGradientArgs& args, Context& context) {
-  const LinearArgs product = {args.dy, args.w, args.offsets, args.dx, args.accumulate, args.rows};
+  const LinearArgs product = {.x = args.dy,
+                              .w = args.w,
+                              .offsets = args.offsets,
+                              .y = args.dx,
+                              .accumulate = args.accumulate,
+                              .rows = args.rows};
   const OpScope op = context.Start(
       CheckProduct("linear.gradient", product, WeightFormat::kPackedTransposed, context));
   if (op.is_dry() || args.dx.size() == 0) return;
   CheckNumbers(product);
   BackendFor(args.dy.dtype(), context).linear_input_gradient(args, context);
+}
+
+void LinearSwiGluGradient(const LinearSwiGluGradientArgs& args, Context& context) {
+  const LinearArgs product = {
+      .x = args.dy, .w = args.w, .offsets = args.offsets, .y = args.dgate, .rows = args.rows};
+  Work work =
+      CheckProduct("linear.swiglu.gradient", product, WeightFormat::kPackedTransposed, context);
+  CHECK(args.gate.dtype() == args.dy.dtype());
+  for (const Tensor* x : {&args.gate, &args.up, &args.dup, &args.h}) {
+    CheckAlike(args.dgate, *x);
+    work.bytes += x->bytes();
+  }
+  CHECK_EQ(args.weights.defined(), args.dweights.defined());
+  if (args.weights.defined()) {
+    CHECK_EQ(args.weights.shape(), (Shape{args.gate.shape()[0]}));
+    CheckDType(args.weights, PreciseDType(args.dy.dtype()));
+    CheckAlike(args.weights, args.dweights);
+  }
+  const OpScope op = context.Start(work);
+  if (op.is_dry() || args.gate.size() == 0) return;
+  CheckNumbers(product);
+  BackendFor(args.dy.dtype(), context).linear_swiglu_gradient(args, context);
 }
 
 void LinearWeightGradient(const LinearWeightGradientArgs& args, Context& context) {

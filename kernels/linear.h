@@ -20,13 +20,17 @@ namespace moebius::kernels {
 
 // y[r, :] (+)= w x[r, :]. `w` is the weight's kPacked image (weight_images.h) in x's dtype. y has
 // x's dtype, or F32.
+//
+// As the second product of a SwiGLU (activations.h) it makes h = silu(gate) * y as well, block by
+// block, while y is in a cache: all of x's dtype.
 struct LinearArgs {
   Tensor x;             // [R, K], or [T, K] with `rows`
   Tensor w;             // image of [N, K] or [e, N, K]
   Tensor offsets = {};  // [e + 1] or undefined
   Tensor y;             // [R, N]
   bool accumulate = false;
-  Tensor rows = {};  // of x
+  Tensor rows = {};          // of x
+  Tensor gate = {}, h = {};  // [R, N], or both undefined
 };
 void Linear(const LinearArgs& args, Context& context);
 
@@ -41,6 +45,22 @@ struct LinearInputGradientArgs {
   Tensor rows = {};  // of dy
 };
 void LinearInputGradient(const LinearInputGradientArgs& args, Context& context);
+
+// Of y[t, :] = the sum over the rows r of token t of weights[r] * w h[r, :], where h = silu(gate) *
+// up: the input gradient of the product, taken on to gate and up block by block, while it is in a
+// cache. All in dy's dtype, but weights and dweights F32 (F64 where dy is).
+struct LinearSwiGluGradientArgs {
+  Tensor dy;             // [R, N], or [T, N] with `rows`
+  Tensor w;              // kPackedTransposed image of [e, N, F]
+  Tensor offsets;        // [e + 1]
+  Tensor rows = {};      // of dy
+  Tensor weights = {};   // [R]; undefined: ones
+  Tensor gate, up;       // [R, F]
+  Tensor dgate, dup;     // [R, F]
+  Tensor h;              // [R, F]: weights[r] * h[r, :], of which and dy the gradient of w is made
+  Tensor dweights = {};  // [R], if weights are defined: h[r, :] w^T dy[t, :]
+};
+void LinearSwiGluGradient(const LinearSwiGluGradientArgs& args, Context& context);
 
 // dw (+)= dy^T x for each group; zero for a group without rows. dy and x have one dtype, dw is F32
 // (F64 for F64).

@@ -88,8 +88,66 @@ class LinearEntriesTest : public testing::TestWithParam<LinearCase> {
     ExpectClose(y.tensor, y.exact, inputs + c.num_rows());
   }
 
+  // A SwiGLU around the products: y and h of the second one; and what dy means for gate, up and
+  // weights.
+  void CheckSwiGlu(DType dtype, bool weighted) {
+    const LinearCase& c = GetParam();
+    const int64_t R = c.num_rows(), N = c.N, K = c.K, T = weighted ? kTokens : R;
+    const Tensor offsets = c.Offsets(context_);
+    const Tensor rows = weighted ? c.TokensOfRows(context_, T) : Tensor();
+    const auto normal = [&](DType of, const Shape& shape, const char* name) {
+      return Normal(context_, of, shape, name);
+    };
+    const Values x = normal(dtype, {T, K}, "x"), w = normal(dtype, {c.num_groups(), N, K}, "w");
+    const Values gate = normal(dtype, {R, N}, "gate"), y = normal(dtype, {R, N}, "y");
+    const Values h = normal(dtype, {R, N}, "h");
+    LinearArgs up = {.x = x.exact, .w = w.exact, .offsets = offsets, .y = y.exact, .rows = rows};
+    up.gate = gate.exact, up.h = h.exact;
+    Linear(up, context_);
+    up.x = x.tensor, up.w = Image(w, WeightFormat::kPacked), up.y = y.tensor;
+    up.gate = gate.tensor, up.h = h.tensor;
+    Linear(up, context_);
+    ExpectClose(y.tensor, y.exact, K);
+    ExpectClose(h.tensor, h.exact, K, /*roundings=*/2);
+
+    const Values dy = normal(dtype, {T, N}, "dy"), g = normal(dtype, {R, K}, "g");
+    const Values u = normal(dtype, {R, K}, "u"), weights = normal(DType::kF32, {R}, "weights");
+    const Values dgate = normal(dtype, {R, K}, "dgate"), dup = normal(dtype, {R, K}, "dup");
+    const Values of_w = normal(dtype, {R, K}, "of_w");
+    const Values dweights = normal(DType::kF32, {R}, "dweights");
+    const auto gradient = [&](const Tensor Values::*of, const Tensor& image) {
+      LinearSwiGluGradient({.dy = dy.*of,
+                            .w = image,
+                            .offsets = offsets,
+                            .rows = rows,
+                            .weights = weighted ? weights.*of : Tensor(),
+                            .gate = g.*of,
+                            .up = u.*of,
+                            .dgate = dgate.*of,
+                            .dup = dup.*of,
+                            .h = of_w.*of,
+                            .dweights = weighted ? dweights.*of : Tensor()},
+                           context_);
+    };
+    gradient(&Values::exact, w.exact);
+    gradient(&Values::tensor, Image(w, WeightFormat::kPackedTransposed));
+    ExpectClose(dgate.tensor, dgate.exact, N);
+    ExpectClose(dup.tensor, dup.exact, N);
+    ExpectClose(of_w.tensor, of_w.exact, 1);
+    if (weighted) ExpectClose(dweights.tensor, dweights.exact, N * K);
+  }
+
   test::DeviceContext context_{{.num_threads = 2}};
 };
+
+TEST_P(LinearEntriesTest, SwiGluAgreesWithDoublePrecision) {
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    for (const bool weighted : {false, true}) {
+      SCOPED_TRACE(testing::Message() << NameOf(dtype) << " weighted " << weighted);
+      CheckSwiGlu(dtype, weighted);
+    }
+  }
+}
 
 TEST_P(LinearEntriesTest, ProductsAgreeWithDoublePrecision) {
   for (const auto& [dtype, out] : kDTypes) {

@@ -94,17 +94,4 @@ void WeightsByRowGradient(const WeightsByRowGradientArgs& args, Context& ctx) {
   BackendFor(args.dy.dtype(), ctx).weights_by_row_gradient(args, ctx);
 }
 
-void WeighRowsGradient(const WeighRowsGradientArgs& args, Context& ctx) {
-  const int64_t R = Dims<2>(args.x)[0];
-  for (const Tensor* rows : {&args.dy, &args.dx, &args.weighted}) CheckAlike(args.x, *rows);
-  for (const Tensor* weights : {&args.weights, &args.dweights}) {
-    CHECK_EQ(weights->shape(), (Shape{R}));
-    CheckDType(*weights, PreciseDType(args.x.dtype()));
-  }
-  const OpScope op =
-      ctx.Start(Moves("weigh_rows.gradient", args.dy, args.x, args.dx, args.weighted));
-  if (op.is_dry()) return;
-  BackendFor(args.x.dtype(), ctx).weigh_rows_gradient(args, ctx);
-}
-
 }  // namespace moebius::kernels

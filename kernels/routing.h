@@ -56,7 +56,7 @@ struct CombineGradientArgs {
 };
 void CombineGradient(const CombineGradientArgs& args, Context& ctx);
 
-// Where a product adds up weighted rows (LinearSum), what is left to do row by row.
+// Weights in the order of rows, as LinearSum takes them.
 // y[row[p]] = weights[p].  weights, y [P] F64 | F32.
 void WeightsByRow(const Tensor& weights, const RoutingPlan& plan, const Tensor& y, Context& ctx);
 
@@ -68,17 +68,5 @@ struct WeightsByRowGradientArgs {
   bool accumulate;
 };
 void WeightsByRowGradient(const WeightsByRowGradientArgs& args, Context& ctx);
-
-// Of weights[r] * x[r, :] by x and weights: dx[r, :] (+)= weights[r] * dy[r, :] and dweights[r] =
-// x[r, :] dy[r, :]; and the weighted rows themselves, weighted[r, :] = weights[r] * x[r, :].
-// All [R, D] F64 | F32 | BF16, but weights and dweights [R] F64 | F32. `weighted` may be dy.
-struct WeighRowsGradientArgs {
-  Tensor dy, x, weights;
-  Tensor dx;
-  bool accumulate_dx;
-  Tensor dweights;
-  Tensor weighted;
-};
-void WeighRowsGradient(const WeighRowsGradientArgs& args, Context& ctx);
 
 }  // namespace moebius::kernels

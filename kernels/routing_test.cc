@@ -74,19 +74,10 @@ TEST_P(RoutingTest, AgreesWithTheReferenceOnEveryRouting) {
       WeightsByRow(weights, plan, by_row, ctx_);
       WeightsByRow(Exact(weights), plan, exact_by_row, ctx_);
       ExpectClose(by_row, exact_by_row, 1);
-      const Tensor dy = Random({P, D}, "dy"), dw = RandomScores({P}, "dw");
-      const Tensor exact_weighed = Exact(drows), exact_dw = Exact(dw), exact_dy = Exact(dy);
-      WeighRowsGradient({dy, rows, by_row, drows, accumulate, dw, dy}, ctx_);
-      WeighRowsGradient(
-          {exact_dy, exact_rows, exact_by_row, exact_weighed, accumulate, exact_dw, exact_dy},
-          ctx_);
-      ExpectClose(drows, exact_weighed, 1);
-      ExpectClose(dw, exact_dw, D);
-      ExpectClose(dy, exact_dy, 1);
       const Tensor back = RandomScores({P}, "back"), exact_back = Exact(back);
-      WeightsByRowGradient({dw, plan, back, accumulate}, ctx_);
-      WeightsByRowGradient({exact_dw, plan, exact_back, accumulate}, ctx_);
-      ExpectClose(back, exact_back, D);
+      WeightsByRowGradient({by_row, plan, back, accumulate}, ctx_);
+      WeightsByRowGradient({exact_by_row, plan, exact_back, accumulate}, ctx_);
+      ExpectClose(back, exact_back, 1);
     }
   }
 }

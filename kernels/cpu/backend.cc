@@ -23,11 +23,16 @@ void Pack(const Tensor& w, WeightFormat format, const Tensor& image, Context& ct
 }
 
 void Linear(const kernels::LinearArgs& args, Context& ctx) {
-  Multiply({args.x, args.w, args.offsets, args.y, args.accumulate, args.rows}, ctx, Simd());
+  Multiply({args.x, args.w, args.offsets, args.y, args.accumulate, args.rows, args.gate, args.h},
+           ctx, Simd());
 }
 
 void LinearInputGradient(const kernels::LinearInputGradientArgs& args, Context& ctx) {
   Multiply({args.dy, args.w, args.offsets, args.dx, args.accumulate, args.rows}, ctx, Simd());
+}
+
+void LinearSwiGluGradient(const kernels::LinearSwiGluGradientArgs& args, Context& ctx) {
+  LinearSwiGluGradient(args, ctx, Simd());
 }
 
 void LinearWeightGradient(const kernels::LinearWeightGradientArgs& args, Context& ctx) {
@@ -52,6 +57,7 @@ const kernels::Backend kBackend = {
     .pack_weight = Pack,
     .linear = Linear,
     .linear_input_gradient = LinearInputGradient,
+    .linear_swiglu_gradient = LinearSwiGluGradient,
     .linear_weight_gradient = LinearWeightGradient,
     .linear_sum = LinearSum,
     .attention = Attention,
@@ -92,7 +98,6 @@ const kernels::Backend kBackend = {
     .combine_gradient = CombineGradient,
     .weights_by_row = reference::WeightsByRow,
     .weights_by_row_gradient = reference::WeightsByRowGradient,
-    .weigh_rows_gradient = WeighRowsGradient,
     .expert_counts = reference::ExpertCounts,
     .expert_fractions = reference::ExpertFractions,
     .balance_loss = BalanceLoss,

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "kernels/cpu/linear_tiles.h"
+#include "kernels/cpu/rows.h"
 #include "kernels/cpu/scratch.h"
 #include "kernels/cpu/units.h"
 
@@ -34,55 +35,159 @@ std::vector<RowBlock> RowBlocks(const std::vector<Group>& groups) {
   return blocks;
 }
 
+// x [R, inputs], or rows of it, times an image with N outputs.
+struct Product {
+  const Tensor &x, &rows, &image, &offsets;
+  int64_t R, N;
+};
+
+// How a product is cut over the threads: blocks of rows, and tiles of columns.
+struct ProductCut {
+  ProductCut(const Product& product, int64_t threads, int64_t panel)
+      : blocks(RowBlocks(Groups(product.offsets, product.R))) {
+    const int64_t N = product.N, num_blocks = std::ssize(blocks);
+    columns = kMaxColumns;
+    while (columns > 2 * panel && num_blocks * CeilDiv(N, columns) < kTilesPerThread * threads) {
+      columns /= 2;
+    }
+    columns = std::min(columns, RoundUp(N, panel));
+    across = CeilDiv(N, columns);
+  }
+  int64_t num_tiles() const { return std::ssize(blocks) * across; }
+
+  std::vector<RowBlock> blocks;
+  int64_t columns, across;
+};
+
+// A tile of a product, while it is in a cache.
+struct Tile {
+  Group rows;
+  int64_t n, columns;
+  float* sums;  // of row rows.begin and column n
+  int64_t sums_row;
+  float* scratch;  // a row of floats, unless sums are where the result is
+};
+
+// Calls finish(tile) for every tile of the product. Sums stand in y [R, N], where they may be added
+// to what is there, or, if that is null, in scratch.
+template <class Finish>
+void MultiplyTiles(const Product& product, const ProductCut& cut, float* y, bool accumulate,
+                   Context& context, const SimdKernels& simd, const Finish& finish) {
+  const int64_t N = product.N, num_blocks = std::ssize(cut.blocks);
+  const Units units(product.x.dtype(), simd);
+  const int64_t num_units = units.Count(product.x.shape()[1]);
+  const auto image_of = [&](const RowBlock& block) {
+    return ImageOf(product.image, block.group, N, num_units, simd);
+  };
+  const auto multiply_tile = [&](int64_t i, int64_t next, float* a) {
+    if (next < 0) next = i;
+    const RowBlock &block = cut.blocks[i % num_blocks], &then = cut.blocks[next % num_blocks];
+    const int64_t n = i / num_blocks * cut.columns;
+    Tile tile = {.rows = block.rows,
+                 .n = n,
+                 .columns = std::min(cut.columns, N - n),
+                 .sums = a + kOperand,
+                 .sums_row = cut.columns,
+                 .scratch = a + kOperand + kRowBlock * cut.columns};
+    if (y != nullptr) tile.sums = y + block.rows.begin * N + n, tile.sums_row = N;
+    const TileArgs args = {
+        .x = product.x,
+        .rows_of_x = RowsOf(product.rows),
+        .rows = block.rows,
+        .image = image_of(block),
+        .n = n,
+        .columns = tile.columns,
+        .next_rows = then.rows,
+        .next_image = image_of(then) + next / num_blocks * cut.columns * num_units,
+        .c = tile.sums,
+        .c_row = tile.sums_row,
+        .accumulate = accumulate};
+    TileProduct(args, units).Run(a);
+    finish(tile);
+  };
+  const int64_t scratch = kOperand + (y == nullptr ? (kRowBlock + 1) * cut.columns : 0);
+  ForFromBothEnds(context, cut.num_tiles(), scratch, "linear.scratch", multiply_tile);
+}
+
+// Calls fn(kernels, T{}) with the rows of `simd` for F32 or BF16; their elements are T.
+template <class Fn>
+void WithRowsOf(const SimdKernels& simd, DType dtype, const Fn& fn) {
+  dtype == DType::kF32 ? fn(simd.rows, float{}) : fn(simd.rows_bf16, uint16_t{});
+}
+
+// h = silu(gate) * y of a tile.
+void SwiGluTile(const MultiplyArgs& args, const Tile& tile, const SimdKernels& simd) {
+  WithRowsOf(simd, args.y.dtype(), [&](const auto& kernels, auto zero) {
+    using T = decltype(zero);
+    for (int64_t r = tile.rows.begin; r < tile.rows.end; ++r) {
+      const int64_t i = r * args.y.shape()[1] + tile.n;
+      kernels.swiglu(At<T>(args.gate, i), At<T>(args.y, i), At<T>(args.h, i), Write::kReplace,
+                     tile.columns);
+    }
+  });
+}
+
+// What a tile of w^T dy means for gate and up. products[r]: dweights' part by the tile's columns.
+void SwiGluGradientTile(const kernels::LinearSwiGluGradientArgs& args, const Tile& tile,
+                        float* products, const SimdKernels& simd) {
+  WithRowsOf(simd, args.gate.dtype(), [&](const auto& kernels, auto zero) {
+    using T = decltype(zero);
+    const float* sums = tile.sums;
+    for (int64_t r = tile.rows.begin; r < tile.rows.end; ++r, sums += tile.sums_row) {
+      const int64_t i = r * args.gate.shape()[1] + tile.n;
+      products[r] = kernels.weighted_swiglu_gradient(
+          {.gate = At<T>(args.gate, i),
+           .up = At<T>(args.up, i),
+           .product = sums,
+           .weight = args.weights.defined() ? args.weights.data<float>()[r] : 1,
+           .dgate = At<T>(args.dgate, i),
+           .dup = At<T>(args.dup, i),
+           .h = At<T>(args.h, i)},
+          tile.columns);
+    }
+  });
+}
+
 }  // namespace
 
 void Multiply(const MultiplyArgs& args, Context& context, const SimdKernels& simd) {
   const auto [R, N] = Dims<2>(args.y);
-  const Units units(args.x.dtype(), simd);
-  const int64_t num_units = units.Count(args.x.shape()[1]);
-  const std::vector<RowBlock> blocks = RowBlocks(Groups(args.offsets, R));
-  const int64_t num_blocks = std::ssize(blocks);
-  const int64_t enough = kTilesPerThread * context.pool().num_threads();
-  int64_t columns = kMaxColumns;
-  while (columns > 2 * simd.panel && num_blocks * CeilDiv(N, columns) < enough) columns /= 2;
-  columns = std::min(columns, CeilDiv(N, simd.panel) * simd.panel);
-
-  const int64_t num_tiles = num_blocks * CeilDiv(N, columns);
-
+  const Product product = {args.x, args.rows, args.image, args.offsets, R, N};
+  const ProductCut cut(product, context.pool().num_threads(), simd.panel);
   const bool narrow = args.y.dtype() == DType::kBF16;
-  const int64_t scratch = kOperand + (narrow ? kRowBlock * columns + columns : 0);
-  const auto multiply_tile = [&, N = N](int64_t tile, int64_t next, float* a) {
-    const auto [group, rows] = blocks[tile % num_blocks];
-    const int64_t n = tile / num_blocks * columns, width = std::min(columns, N - n);
-    float* const sums = a + kOperand;
-    if (next < 0) next = tile;
-    const RowBlock& next_block = blocks[next % num_blocks];
-    const TileArgs product = {
-        .x = args.x,
-        .rows_of_x = RowsOf(args.rows),
-        .rows = rows,
-        .image = ImageOf(args.image, group, N, num_units, simd),
-        .n = n,
-        .columns = width,
-        .next_rows = next_block.rows,
-        .next_image = ImageOf(args.image, next_block.group, N, num_units, simd) +
-                      next / num_blocks * columns * num_units,
-        .c = narrow ? sums : args.y.data<float>() + rows.begin * N + n,
-        .c_row = narrow ? columns : N,
-        .accumulate = args.accumulate && !narrow};
-    TileProduct(product, units).Run(a);
-    if (!narrow) return;
-    NarrowRows({.sums = sums,
-                .rows = rows.size(),
-                .columns = width,
-                .sums_row = columns,
-                .y = reinterpret_cast<uint16_t*>(args.y.raw()) + rows.begin * N + n,
-                .y_row = N,
-                .accumulate = args.accumulate,
-                .before = sums + kRowBlock * columns},
-               simd);
+  float* const y = narrow ? nullptr : args.y.data<float>();
+  const auto finish = [&, N = N](const Tile& tile) {
+    if (narrow) {
+      NarrowRows({.sums = tile.sums,
+                  .rows = tile.rows.size(),
+                  .columns = tile.columns,
+                  .sums_row = tile.sums_row,
+                  .y = reinterpret_cast<uint16_t*>(args.y.raw()) + tile.rows.begin * N + tile.n,
+                  .y_row = N,
+                  .accumulate = args.accumulate,
+                  .before = tile.scratch},
+                 simd);
+    }
+    if (args.h.defined()) SwiGluTile(args, tile, simd);
   };
-  ForFromBothEnds(context, num_tiles, scratch, "linear.scratch", multiply_tile);
+  MultiplyTiles(product, cut, y, args.accumulate && !narrow, context, simd, finish);
+}
+
+void LinearSwiGluGradient(const kernels::LinearSwiGluGradientArgs& args, Context& context,
+                          const SimdKernels& simd) {
+  const auto [R, F] = Dims<2>(args.gate);
+  const Product product = {args.dy, args.rows, args.w, args.offsets, R, F};
+  const ProductCut cut(product, context.pool().num_threads(), simd.panel);
+  const Tensor products = context.Empty(DType::kF32, {cut.across, R}, "linear.products");
+  MultiplyTiles(product, cut, nullptr, false, context, simd, [&, R = R](const Tile& tile) {
+    SwiGluGradientTile(args, tile, products.data<float>() + tile.n / cut.columns * R, simd);
+  });
+  if (!args.dweights.defined()) return;
+  for (int64_t r = 0; r < R; ++r) {
+    float sum = 0;
+    for (int64_t j = 0; j < cut.across; ++j) sum += products.data<float>()[j * R + r];
+    args.dweights.data<float>()[r] = sum;
+  }
 }
 
 }  // namespace moebius::cpu

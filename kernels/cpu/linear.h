@@ -14,12 +14,16 @@ namespace moebius::cpu {
 struct MultiplyArgs {
   Tensor x, image, offsets, y;
   bool accumulate = false;
-  Tensor rows = {};  // of x
+  Tensor rows = {};          // of x
+  Tensor gate = {}, h = {};  // [R, outputs] of y's dtype, or undefined: h = silu(gate) * y
 };
 void Multiply(const MultiplyArgs& args, Context& context, const SimdKernels& simd);
 
 // Threads have columns of y each, of tokens in a row: so sums are taken in order.
 void MultiplySum(const kernels::LinearSumArgs& args, Context& context, const SimdKernels& simd);
+
+void LinearSwiGluGradient(const kernels::LinearSwiGluGradientArgs& args, Context& context,
+                          const SimdKernels& simd);
 
 void LinearWeightGradient(const kernels::LinearWeightGradientArgs& args, Context& context,
                           const SimdKernels& simd);

@@ -168,30 +168,9 @@ void CombineGradient(const kernels::CombineGradientArgs& args, Context& ctx) {
                                                       .x = At<T>(args.rows, row[p] * D),
                                                       .weight = args.weights.data<float>()[p],
                                                       .dx = At<T>(args.drows, row[p] * D),
-                                                      .write_dx = write_drows,
-                                                      .weighted = nullptr},
+                                                      .write_dx = write_drows},
                                                      D);
         Put(args.dweights.data<float>()[p], dweight, args.accumulate_dweights);
-      }
-    });
-  });
-}
-
-void WeighRowsGradient(const kernels::WeighRowsGradientArgs& args, Context& ctx) {
-  const auto [R, D] = Dims<2>(args.x);
-  const Write write_dx = args.accumulate_dx ? Write::kAdd : Write::kReplace;
-  WithRows(args.x.dtype(), [&, R = R, D = D](const auto& kernels, auto zero) {
-    using T = decltype(zero);
-    ctx.pool().ForRange(R, kGrain, [&](int64_t r, int64_t end) {
-      for (; r < end; ++r) {
-        args.dweights.data<float>()[r] =
-            kernels.weigh_gradient({.dy = At<T>(args.dy, r * D),
-                                    .x = At<T>(args.x, r * D),
-                                    .weight = args.weights.data<float>()[r],
-                                    .dx = At<T>(args.dx, r * D),
-                                    .write_dx = write_dx,
-                                    .weighted = At<T>(args.weighted, r * D)},
-                                   D);
       }
     });
   });

@@ -93,6 +93,20 @@ struct Lanes {
     *reinterpret_cast<U*>(x) = Rounding::template Round<kWidth>(v);
   }
 
+  // Floats beside elements of T.
+  template <class T, class Which>
+  [[gnu::always_inline]] static auto LoadBeside(const float* x, Which lanes) {
+    return Load(x, lanes);
+  }
+  template <class T>
+  [[gnu::always_inline]] static Two<V> LoadBeside(const float* x, Pair pair) {
+    const Two<V> v = Load(x, pair);
+    if constexpr (sizeof(T) == sizeof(float)) return v;
+    typename F::I even = {}, odd = {};
+    for (int i = 0; i < kWidth; ++i) even[i] = 2 * i, odd[i] = 2 * i + 1;
+    return {__builtin_shuffle(v.a, v.b, even), __builtin_shuffle(v.a, v.b, odd)};
+  }
+
   // Lanes that are not there are `missing`.
   template <class T>
   [[gnu::always_inline]] static V Load(const T* x, Part part, T missing = 0) {

@@ -52,14 +52,22 @@ struct RowSum {
   Write write;
 };
 
-// dx = weight * dy and, unless null, weighted = weight * x, which may be dy.
+// Of h = silu(gate) * up by dh = weight * product; and h is left as weight * h.
+template <class T>
+struct WeightedSwiGluGradientRow {
+  const T *gate, *up;
+  const float* product;
+  float weight;
+  T *dgate, *dup, *h;
+};
+
+// dx = weight * dy
 template <class T>
 struct WeighRowGradient {
   const T *dy, *x;
   float weight;
   T* dx;
   Write write_dx;
-  T* weighted;
 };
 
 template <class T>
@@ -67,6 +75,8 @@ struct RowKernels {
   // kernels/activations.h
   void (*swiglu)(const T* gate, const T* up, T* h, Write write, int64_t n);
   void (*swiglu_gradient)(const SwiGluGradientRow<T>& row, int64_t n);
+  // Returns the sum of h * product.
+  float (*weighted_swiglu_gradient)(const WeightedSwiGluGradientRow<T>& row, int64_t n);
   void (*softmax)(const T* z, T* p, int64_t rows, int64_t n);
 
   // kernels/rms_norm.h

@@ -31,6 +31,19 @@ struct RowBodies {
     });
   }
 
+  static float WeightedSwiGluGradient(const WeightedSwiGluGradientRow<T>& row, int64_t n) {
+    const WeightedSwiGluGradientRow<T> a = row;
+    return SumPairs<kWidth>(n, [&](int64_t i, auto lanes) MOEBIUS_LANES {
+      const auto g = L::Load(a.gate + i, lanes), u = L::Load(a.up + i, lanes);
+      const auto product = L::template LoadBeside<T>(a.product + i, lanes), s = L::Logistic(g);
+      const auto h = g * s * u, ds = a.weight * product * s;
+      L::Store(a.dgate + i, ds * u * (1.0f + g * (1.0f - s)), lanes);
+      L::Store(a.dup + i, ds * g, lanes);
+      L::Store(a.h + i, a.weight * h, lanes);
+      return h * product;
+    });
+  }
+
   static float Max(const T* x, int64_t n) {
     const T lowest = sizeof(T) == sizeof(uint16_t) ? T(0xFF80) : T(-__builtin_inff());
     V max = F::Set(-__builtin_inff());
@@ -133,7 +146,6 @@ struct RowBodies {
     return SumPairs<kWidth>(n, [&](int64_t i, auto lanes) MOEBIUS_LANES {
       const auto x = L::Load(a.x + i, lanes), dy = L::Load(a.dy + i, lanes);
       L::Store(a.dx + i, a.weight * dy, a.write_dx, lanes);
-      if (a.weighted != nullptr) L::Store(a.weighted + i, a.weight * x, lanes);
       return x * dy;
     });
   }
@@ -177,6 +189,7 @@ RowKernels<T> MakeRowKernels() {
   using Bodies = RowBodies<T, kWidth, Rounding>;
   return {.swiglu = Bodies::SwiGlu,
           .swiglu_gradient = Bodies::SwiGluGradient,
+          .weighted_swiglu_gradient = Bodies::WeightedSwiGluGradient,
           .softmax = Bodies::Softmax,
           .dot = Bodies::Dot,
           .weighted_dot = Bodies::WeightedDot,

@@ -139,23 +139,46 @@ TYPED_TEST(SimdRows, SumsRowsThatStandAnywhere) {
   });
 }
 
-TYPED_TEST(SimdRows, WeighsARowThatMayBeReplaced) {
+TYPED_TEST(SimdRows, GradientOfAWeighedSwiGlu) {
+  using T = TypeParam;
+  this->ForAll([](const RowKernels<T>& kernels, int64_t n) {
+    const auto gate = Random<T>(n, "gate"), up = Random<T>(n, "up");
+    const auto product = Random<float>(n, "product");
+    std::vector<T> dgate(n), dup(n), h(n);
+    constexpr float kWeight = 0.75;
+    const float sum = kernels.weighted_swiglu_gradient({.gate = gate.data(),
+                                                        .up = up.data(),
+                                                        .product = product.data(),
+                                                        .weight = kWeight,
+                                                        .dgate = dgate.data(),
+                                                        .dup = dup.data(),
+                                                        .h = h.data()},
+                                                       n);
+    double expected = 0;
+    for (int64_t i = 0; i < n; ++i) {
+      const double g = Value(gate[i]), u = Value(up[i]), s = 1 / (1 + std::exp(-g));
+      const double dh = double{kWeight} * product[i];
+      ExpectNear(dgate[i], dh * u * s * (1 + g * (1 - s)), 1);
+      ExpectNear(dup[i], dh * g * s);
+      ExpectNear(h[i], kWeight * g * s * u);
+      expected += g * s * u * product[i];
+    }
+    EXPECT_NEAR(sum, expected, 1e-4);
+  });
+}
+
+TYPED_TEST(SimdRows, WeighsARow) {
   using T = TypeParam;
   this->ForAll([](const RowKernels<T>& kernels, int64_t n) {
     const auto x = Random<T>(n, "x"), dy = Random<T>(n, "dy");
-    std::vector<T> weighted = dy, dx(n);
-    const float sum = kernels.weigh_gradient({.dy = weighted.data(),
-                                              .x = x.data(),
-                                              .weight = 3,
-                                              .dx = dx.data(),
-                                              .write_dx = Write::kReplace,
-                                              .weighted = weighted.data()},
-                                             n);
+    std::vector<T> dx(n);
+    const float sum = kernels.weigh_gradient(
+        {.dy = dy.data(), .x = x.data(), .weight = 3, .dx = dx.data(), .write_dx = Write::kReplace},
+        n);
     double expected = 0;
     for (int64_t i = 0; i < n; ++i) {
       expected += double{Value(x[i])} * Value(dy[i]);
       ExpectNear(dx[i], 3.0 * Value(dy[i]));
-      ExpectNear(weighted[i], 3.0 * Value(x[i]));
     }
     EXPECT_NEAR(sum, expected, 1e-4);
     EXPECT_EQ(sum, kernels.dot(x.data(), dy.data(), n));

@@ -26,6 +26,33 @@ __global__ void SwiGluGradientKernel(const T* gate, const T* up, const T* dh, T*
   }
 }
 
+// A warp for each row. weights and dweights may be null.
+template <class T>
+struct WeightedSwiGlu {
+  const T *gate, *up;
+  const float *product, *weights;
+  T *dgate, *dup, *h;
+  float* dweights;
+  int64_t R, F;
+};
+template <class T>
+__global__ void WeightedSwiGluGradientKernel(WeightedSwiGlu<T> a) {
+  const int64_t r = WarpIndex();
+  if (r >= a.R) return;
+  const float weight = a.weights == nullptr ? 1.0f : a.weights[r];
+  float sum = 0;
+  for (int64_t i = r * a.F + LaneIndex(); i < (r + 1) * a.F; i += kWarp) {
+    const float g = Get(a.gate[i]), u = Get(a.up[i]), s = Logistic(g);
+    const float h = g * s * u, ds = weight * a.product[i] * s;
+    Put(a.dgate[i], ds * u * (1.0f + g * (1.0f - s)));
+    Put(a.dup[i], ds * g);
+    Put(a.h[i], weight * h);
+    sum += h * a.product[i];
+  }
+  sum = WarpSum(sum);
+  if (a.dweights != nullptr && LaneIndex() == 0) a.dweights[r] = sum;
+}
+
 // A warp for each of the R rows.
 template <class T>
 __global__ void SoftmaxKernel(const T* z, T* p, int64_t R, int64_t E) {
@@ -82,6 +109,24 @@ void SwiGluGradient(const kernels::SwiGluGradientArgs& args, Context& ctx) {
     Launch(SwiGluGradientKernel<T>, ForElements(args.dh.size()), ctx, args.gate.device_data<T>(),
            args.up.device_data<T>(), args.dh.device_data<T>(), args.dgate.device_data<T>(),
            args.accumulate_dgate, args.dup.device_data<T>(), args.accumulate_dup, args.dh.size());
+  });
+}
+
+void WeightedSwiGluGradient(const kernels::LinearSwiGluGradientArgs& args, const Tensor& product,
+                            Context& ctx) {
+  const auto [R, F] = Dims<2>(args.gate);
+  WithType(args.gate.dtype(), [&, R = R, F = F]<class T>(T) {
+    const WeightedSwiGlu<T> rows = {.gate = args.gate.device_data<T>(),
+                                    .up = args.up.device_data<T>(),
+                                    .product = product.device_data<float>(),
+                                    .weights = args.weights.device_data<float>(),
+                                    .dgate = args.dgate.device_data<T>(),
+                                    .dup = args.dup.device_data<T>(),
+                                    .h = args.h.device_data<T>(),
+                                    .dweights = args.dweights.device_data<float>(),
+                                    .R = R,
+                                    .F = F};
+    Launch(WeightedSwiGluGradientKernel<T>, WarpForEach(R), ctx, rows);
   });
 }
 

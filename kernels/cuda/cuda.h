@@ -14,6 +14,7 @@ Shape WeightImageShape(const Shape& w, WeightFormat format, DType compute);
 void PackWeight(const Tensor& w, WeightFormat format, const Tensor& image, Context& ctx);
 void Linear(const kernels::LinearArgs& args, Context& ctx);
 void LinearInputGradient(const kernels::LinearInputGradientArgs& args, Context& ctx);
+void LinearSwiGluGradient(const kernels::LinearSwiGluGradientArgs& args, Context& ctx);
 void LinearWeightGradient(const kernels::LinearWeightGradientArgs& args, Context& ctx);
 void LinearSum(const kernels::LinearSumArgs& args, Context& ctx);
 
@@ -30,6 +31,9 @@ void Rotary(const kernels::RotaryArgs& args, Context& ctx);
 
 void SwiGlu(const Tensor& gate, const Tensor& up, const Tensor& h, Context& ctx);
 void SwiGluGradient(const kernels::SwiGluGradientArgs& args, Context& ctx);
+// What `product`, w^T dy in F32, means for gate and up.
+void WeightedSwiGluGradient(const kernels::LinearSwiGluGradientArgs& args, const Tensor& product,
+                            Context& ctx);
 void Softmax(const Tensor& z, const Tensor& p, Context& ctx);
 void SoftmaxGradient(const kernels::ScoreGradientArgs& args, Context& ctx);
 void Sigmoid(const Tensor& z, const Tensor& s, Context& ctx);
@@ -66,7 +70,6 @@ void Combine(const Tensor& rows, const Tensor& weights, const RoutingPlan& plan,
 void CombineGradient(const kernels::CombineGradientArgs& args, Context& ctx);
 void WeightsByRow(const Tensor& weights, const RoutingPlan& plan, const Tensor& y, Context& ctx);
 void WeightsByRowGradient(const kernels::WeightsByRowGradientArgs& args, Context& ctx);
-void WeighRowsGradient(const kernels::WeighRowsGradientArgs& args, Context& ctx);
 void ExpertCounts(const kernels::ExpertCountsArgs& args, Context& ctx);
 void ExpertFractions(const Tensor& counts, const Tensor& fractions, Context& ctx);
 

@@ -253,10 +253,26 @@ void PackWeight(const Tensor& w, WeightFormat, const Tensor& image, Context& ctx
   Cast({.x = w, .y = image}, ctx);
 }
 
-void Linear(const kernels::LinearArgs& args, Context& ctx) { Multiply(args, false, ctx); }
+void Linear(const kernels::LinearArgs& args, Context& ctx) {
+  Multiply(args, false, ctx);
+  if (args.h.defined()) SwiGlu(args.gate, args.y, args.h, ctx);
+}
 
 void LinearInputGradient(const kernels::LinearInputGradientArgs& args, Context& ctx) {
-  Multiply({args.dy, args.w, args.offsets, args.dx, args.accumulate, args.rows}, true, ctx);
+  Multiply({.x = args.dy,
+            .w = args.w,
+            .offsets = args.offsets,
+            .y = args.dx,
+            .accumulate = args.accumulate,
+            .rows = args.rows},
+           true, ctx);
+}
+
+void LinearSwiGluGradient(const kernels::LinearSwiGluGradientArgs& args, Context& ctx) {
+  const Tensor product = ctx.Empty(DType::kF32, args.gate.shape(), "linear.dx");
+  LinearInputGradient(
+      {.dy = args.dy, .w = args.w, .offsets = args.offsets, .dx = product, .rows = args.rows}, ctx);
+  WeightedSwiGluGradient(args, product, ctx);
 }
 
 void LinearWeightGradient(const kernels::LinearWeightGradientArgs& args, Context& ctx) {

@@ -117,25 +117,6 @@ __global__ void WeightsByRowGradientKernel(const float* dy, const int32_t* row, 
   }
 }
 
-// A warp for each row. `weighted` may be dy: an element is read before it is written.
-template <class T>
-__global__ void WeighRowsGradientKernel(const T* dy, const T* x, const float* weights, T* dx,
-                                        bool accumulate_dx, float* dweights, T* weighted, int64_t R,
-                                        int64_t D) {
-  const int64_t r = WarpIndex();
-  if (r >= R) return;
-  const float weight = weights[r];
-  float sum = 0;
-  for (int64_t i = r * D + LaneIndex(); i < (r + 1) * D; i += kWarp) {
-    const float value = Get(x[i]), g = Get(dy[i]);
-    sum += value * g;
-    Put(dx[i], weight * g, accumulate_dx);
-    Put(weighted[i], weight * value);
-  }
-  sum = WarpSum(sum);
-  if (LaneIndex() == 0) dweights[r] = sum;
-}
-
 void SumRows(const Tensor& rows, const Tensor& weights, const RoutingPlan& plan, const Tensor& y,
              bool accumulate, Context& ctx) {
   WithType(y.dtype(), [&]<class T>(T) {
@@ -196,16 +177,6 @@ void WeightsByRowGradient(const kernels::WeightsByRowGradientArgs& args, Context
   Launch(WeightsByRowGradientKernel, ForElements(P), ctx, args.dy.device_data<float>(),
          args.plan.row.device_data<int32_t>(), P, args.dweights.device_data<float>(),
          args.accumulate);
-}
-
-void WeighRowsGradient(const kernels::WeighRowsGradientArgs& args, Context& ctx) {
-  const auto [R, D] = Dims<2>(args.x);
-  WithType(args.x.dtype(), [&, R = R, D = D]<class T>(T) {
-    Launch(WeighRowsGradientKernel<T>, WarpForEach(R), ctx, args.dy.device_data<T>(),
-           args.x.device_data<T>(), args.weights.device_data<float>(), args.dx.device_data<T>(),
-           args.accumulate_dx, args.dweights.device_data<float>(), args.weighted.device_data<T>(),
-           R, D);
-  });
 }
 
 }  // namespace moebius::cuda

@@ -1,6 +1,7 @@
 #include "kernels/reference/linear.h"
 
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
 namespace moebius::reference {
@@ -16,6 +17,8 @@ std::vector<int64_t> GroupOfRow(const Tensor& offsets, int64_t rows) {
   }
   return group;
 }
+
+double Logistic(double z) { return 1 / (1 + std::exp(-z)); }
 
 // Row r of a product's operand.
 const double* RowOf(const Tensor& x, const Tensor& rows, int64_t r) {
@@ -41,6 +44,10 @@ void Linear(const kernels::LinearArgs& args, Context& context) {
       }
       for (int64_t i = 0; i < block; ++i) y[n + i] = (args.accumulate ? y[n + i] : 0) + sum[i];
     }
+    if (!args.h.defined()) return;
+    const double* gate = args.gate.data<double>() + r * N;
+    double* h = args.h.data<double>() + r * N;
+    for (int64_t n = 0; n < N; ++n) h[n] = gate[n] * Logistic(gate[n]) * y[n];
   });
 }
 
@@ -56,6 +63,27 @@ void LinearInputGradient(const kernels::LinearInputGradientArgs& args, Context& 
     for (int64_t n = 0; n < N; ++n) {
       for (int64_t k = 0; k < K; ++k) dx[k] += dy[n] * w[n * K + k];
     }
+  });
+}
+
+void LinearSwiGluGradient(const kernels::LinearSwiGluGradientArgs& args, Context& context) {
+  const auto [R, F] = Dims<2>(args.gate);
+  const Tensor product = context.Empty(DType::kF64, {R, F}, "linear.dx");
+  LinearInputGradient(
+      {.dy = args.dy, .w = args.w, .offsets = args.offsets, .dx = product, .rows = args.rows},
+      context);
+  context.pool().For(R, [&, F = F](int64_t r) {
+    const double weight = args.weights.defined() ? args.weights.data<double>()[r] : 1;
+    double inner = 0;
+    for (int64_t i = r * F; i < (r + 1) * F; ++i) {
+      const double g = args.gate.data<double>()[i], u = args.up.data<double>()[i];
+      const double p = product.data<double>()[i], s = Logistic(g);
+      args.dgate.data<double>()[i] = weight * p * u * s * (1 + g * (1 - s));
+      args.dup.data<double>()[i] = weight * p * g * s;
+      args.h.data<double>()[i] = weight * g * s * u;
+      inner += p * g * s * u;
+    }
+    if (args.dweights.defined()) args.dweights.data<double>()[r] = inner;
   });
 }
 

@@ -9,6 +9,7 @@ namespace moebius::reference {
 void Linear(const kernels::LinearArgs& args, Context& context);
 void LinearInputGradient(const kernels::LinearInputGradientArgs& args, Context& context);
 void LinearWeightGradient(const kernels::LinearWeightGradientArgs& args, Context& context);
+void LinearSwiGluGradient(const kernels::LinearSwiGluGradientArgs& args, Context& context);
 void LinearSum(const kernels::LinearSumArgs& args, Context& context);
 
 }  // namespace moebius::reference

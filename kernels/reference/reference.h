@@ -59,7 +59,6 @@ void PermuteGradient(const kernels::PermuteGradientArgs& args, Context& ctx);
 void Combine(const Tensor& rows, const Tensor& weights, const RoutingPlan& plan, const Tensor& y,
              Context& ctx);
 void CombineGradient(const kernels::CombineGradientArgs& args, Context& ctx);
-void WeighRowsGradient(const kernels::WeighRowsGradientArgs& args, Context& ctx);
 
 void BalanceLoss(const Tensor& scores, const kernels::BalanceLossOptions& options,
                  const Tensor& value, Context& ctx);

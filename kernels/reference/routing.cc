@@ -120,20 +120,4 @@ void CombineGradient(const kernels::CombineGradientArgs& args, Context& ctx) {
   });
 }
 
-void WeighRowsGradient(const kernels::WeighRowsGradientArgs& args, Context& ctx) {
-  const auto [R, D] = Dims<2>(args.x);
-  ctx.pool().For(R, [&, D = D](int64_t r) {
-    const double weight = args.weights.data<double>()[r];
-    double inner = 0;
-    for (int64_t i = r * D; i < (r + 1) * D; ++i) {
-      const double x = args.x.data<double>()[i], dy = args.dy.data<double>()[i];
-      double& dx = args.dx.data<double>()[i];
-      dx = args.accumulate_dx ? dx + weight * dy : weight * dy;
-      inner += x * dy;
-      args.weighted.data<double>()[i] = weight * x;
-    }
-    args.dweights.data<double>()[r] = inner;
-  });
-}
-
 }  // namespace moebius::reference

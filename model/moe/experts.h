@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "core/tape/tape.h"
+#include "kernels/ops/experts.h"
 #include "kernels/routing_plan.h"
 #include "model/parameter_store.h"
 #include "model/spec.h"
@@ -27,9 +28,7 @@ class Experts {
                      const Tensor& row_tokens) const;
 
  private:
-  Parameter* gate_;  // [E, F, D] | E over expert, F over expert_tensor
-  Parameter* up_;    // [E, F, D] | E over expert, F over expert_tensor
-  Parameter* down_;  // [E, D, F] | E over expert, F over expert_tensor
+  ops::ExpertWeights weights_;  // E over expert, F over expert_tensor
 };
 
 }  // namespace moebius

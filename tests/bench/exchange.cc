@@ -13,9 +13,8 @@
 #include <vector>
 
 #include "core/base/random.h"
-#include "kernels/ops/activations.h"
 #include "kernels/ops/elementwise.h"
-#include "kernels/ops/linear.h"
+#include "kernels/ops/experts.h"
 #include "kernels/ops/routing.h"
 #include "kernels/weight_images.h"
 #include "parallel/mpi_communicator.h"
@@ -104,7 +103,9 @@ class Layer {
     }
     for (size_t i = 0; i < parts.size(); ++i) {
       Var rows = there[i].Wait(tape);
-      if (computes) rows = Experts(tape, rows, parts[i].exchange.local_offsets);
+      if (computes) {
+        rows = ops::ExpertsOfRows(tape, rows, parts[i].exchange.local_offsets, Weights());
+      }
       back.push_back(FromExperts(tape, rows, parts[i].exchange, &world_));
     }
     std::optional<Var> sum;
@@ -118,13 +119,9 @@ class Layer {
 
   Var ByAllGather(Tape& tape, const Var& x) {
     const Var all = GatherTokens(tape, x, gather_, &world_).Wait(tape);
-    const auto to_experts = [&](int parameter) {
-      return ops::TokensToExperts(tape, all, gather_.plan, row_tokens_, &parameters_[parameter]);
-    };
-    const Var hidden = ops::SwiGlu(tape, to_experts(0), to_experts(1));
     const Var weights = GatherWeights(tape, tape.Input(whole_[0].weights), gather_, &world_);
     const Var parts =
-        ops::ExpertsToTokens(tape, hidden, weights, gather_.plan, row_tokens_, &parameters_[2]);
+        ops::ExpertsOfTokens(tape, all, weights, gather_.plan, row_tokens_, Weights());
     return ScatterTokens(tape, parts, sizes_.T, &world_).Wait(tape);
   }
 
@@ -148,11 +145,7 @@ class Layer {
   const std::vector<Part>& whole() const { return whole_; }
 
  private:
-  Var Experts(Tape& tape, const Var& rows, const Tensor& offsets) {
-    const Var hidden = ops::SwiGlu(tape, ops::GroupedLinear(tape, rows, offsets, &parameters_[0]),
-                                   ops::GroupedLinear(tape, rows, offsets, &parameters_[1]));
-    return ops::GroupedLinear(tape, hidden, offsets, &parameters_[2]);
-  }
+  ops::ExpertWeights Weights() { return {&parameters_[0], &parameters_[1], &parameters_[2]}; }
 
   const Sizes sizes_;
   Communicator& world_;
