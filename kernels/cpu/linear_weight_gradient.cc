@@ -59,6 +59,8 @@ void AddTiles(int64_t matrix, int64_t N, int64_t K, int64_t num_tiles, const Uni
 // Tiles of all gradients, those of groups with more rows first.
 std::vector<Place> Tiles(const std::vector<Group>& groups, int64_t N, int64_t K, const Units& units,
                          int64_t threads) {
+  // Tiles of one matrix all take as long.
+  const int64_t num_tiles = groups.size() == 1 ? threads : kTilesPerThread * threads;
   int64_t all_rows = 0;
   for (const Group& group : groups) all_rows += group.size();
   std::vector<int64_t> matrices(groups.size());
@@ -66,8 +68,7 @@ std::vector<Place> Tiles(const std::vector<Group>& groups, int64_t N, int64_t K,
   std::ranges::stable_sort(matrices, std::greater(), [&](int64_t j) { return groups[j].size(); });
   std::vector<Place> places;
   for (const int64_t j : matrices) {
-    const int64_t share =
-        all_rows == 0 ? 1 : CeilDiv(kTilesPerThread * threads * groups[j].size(), all_rows);
+    const int64_t share = all_rows == 0 ? 1 : CeilDiv(num_tiles * groups[j].size(), all_rows);
     AddTiles(j, N, K, share, units, places);
   }
   return places;
