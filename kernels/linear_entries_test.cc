@@ -221,6 +221,42 @@ TEST(Linear, BitsDependOnOperandsAlone) {
   }
 }
 
+TEST(LinearSwiGluGradient, BitsDependOnOperandsAlone) {
+  constexpr int64_t kRows = 45, kN = 30, kF = 700;
+  test::DeviceContext one({.num_threads = 1}), many({.num_threads = 7});
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    const auto normal = [&](DType of, const Shape& shape, const char* name) {
+      return Normal(one, of, shape, name).tensor;
+    };
+    const Shape hidden = {kRows, kF};
+    const Tensor dy = normal(dtype, {kRows, kN}, "dy"), w = normal(DType::kF32, {1, kN, kF}, "w");
+    const Tensor gate = normal(dtype, hidden, "gate"), up = normal(dtype, hidden, "up");
+    const Tensor weights = normal(DType::kF32, {kRows}, "weights");
+    const Tensor offsets = one.Zeros(DType::kI32, {2}, "offsets");
+    offsets.data<int32_t>()[1] = kRows;
+    const auto run = [&](Context& context) {
+      const std::vector<Tensor> results = {
+          context.Empty(dtype, hidden, "dgate"), context.Empty(dtype, hidden, "dup"),
+          context.Empty(dtype, hidden, "h"), context.Empty(DType::kF32, {kRows}, "dweights")};
+      LinearSwiGluGradient(
+          {.dy = dy,
+           .w = MakeWeightImage(w, WeightFormat::kPackedTransposed, dtype, context),
+           .offsets = offsets,
+           .weights = weights,
+           .gate = gate,
+           .up = up,
+           .dgate = results[0],
+           .dup = results[1],
+           .h = results[2],
+           .dweights = results[3]},
+          context);
+      return results;
+    };
+    const std::vector<Tensor> alone = run(one), together = run(many);
+    for (size_t i = 0; i < alone.size(); ++i) ExpectSameBits(alone[i], together[i]);
+  }
+}
+
 // However threads share the columns and tokens of a sum, and however many columns are computed at
 // a time.
 TEST(LinearSum, BitsDependOnOperandsAlone) {

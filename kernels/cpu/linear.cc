@@ -19,12 +19,12 @@ struct RowBlock {
   Group rows;
 };
 
-// Large blocks first.
-std::vector<RowBlock> RowBlocks(const std::vector<Group>& groups) {
+// Of at most `most` rows, large blocks first.
+std::vector<RowBlock> RowBlocks(const std::vector<Group>& groups, int64_t most) {
   std::vector<RowBlock> blocks;
   for (size_t j = 0; j < groups.size(); ++j) {
     const int64_t begin = groups[j].begin, size = groups[j].size();
-    const int64_t num_blocks = CeilDiv(size, kRowBlock);
+    const int64_t num_blocks = CeilDiv(size, most);
     for (int64_t i = 0; i < num_blocks; ++i) {
       blocks.push_back({static_cast<int64_t>(j),
                         {begin + size * i / num_blocks, begin + size * (i + 1) / num_blocks}});
@@ -43,21 +43,36 @@ struct Product {
 
 // How a product is cut over the threads: blocks of rows, and tiles of columns.
 struct ProductCut {
-  ProductCut(const Product& product, int64_t threads, int64_t panel)
-      : blocks(RowBlocks(Groups(product.offsets, product.R))) {
-    const int64_t N = product.N, num_blocks = std::ssize(blocks);
-    columns = kMaxColumns;
-    while (columns > 2 * panel && num_blocks * CeilDiv(N, columns) < kTilesPerThread * threads) {
-      columns /= 2;
-    }
-    columns = std::min(columns, RoundUp(N, panel));
-    across = CeilDiv(N, columns);
-  }
   int64_t num_tiles() const { return std::ssize(blocks) * across; }
 
   std::vector<RowBlock> blocks;
   int64_t columns, across;
 };
+
+// Narrower tiles where there are few rows: so every weight is still read once.
+ProductCut CutColumns(const Product& product, int64_t threads, int64_t panel) {
+  const int64_t N = product.N;
+  ProductCut cut = {RowBlocks(Groups(product.offsets, product.R), kRowBlock), kMaxColumns, 0};
+  const int64_t enough = kTilesPerThread * threads, num_blocks = std::ssize(cut.blocks);
+  while (cut.columns > 2 * panel && num_blocks * CeilDiv(N, cut.columns) < enough) cut.columns /= 2;
+  cut.columns = std::min(cut.columns, RoundUp(N, panel));
+  cut.across = CeilDiv(N, cut.columns);
+  return cut;
+}
+
+// Smaller blocks of rows where there are few: columns do not depend on the threads.
+ProductCut CutRows(const Product& product, int64_t threads, int64_t panel) {
+  constexpr int64_t kMinRows = 16;
+  const std::vector<Group> groups = Groups(product.offsets, product.R);
+  const int64_t columns = std::min(kMaxColumns, RoundUp(product.N, panel));
+  int64_t rows = kRowBlock;
+  ProductCut cut = {RowBlocks(groups, rows), columns, CeilDiv(product.N, columns)};
+  while (cut.num_tiles() < kTilesPerThread * threads && rows > kMinRows) {
+    rows /= 2;
+    cut.blocks = RowBlocks(groups, rows);
+  }
+  return cut;
+}
 
 // A tile of a product, while it is in a cache.
 struct Tile {
@@ -153,7 +168,7 @@ void SwiGluGradientTile(const kernels::LinearSwiGluGradientArgs& args, const Til
 void Multiply(const MultiplyArgs& args, Context& context, const SimdKernels& simd) {
   const auto [R, N] = Dims<2>(args.y);
   const Product product = {args.x, args.rows, args.image, args.offsets, R, N};
-  const ProductCut cut(product, context.pool().num_threads(), simd.panel);
+  const ProductCut cut = CutColumns(product, context.pool().num_threads(), simd.panel);
   const bool narrow = args.y.dtype() == DType::kBF16;
   float* const y = narrow ? nullptr : args.y.data<float>();
   const auto finish = [&, N = N](const Tile& tile) {
@@ -177,7 +192,7 @@ void LinearSwiGluGradient(const kernels::LinearSwiGluGradientArgs& args, Context
                           const SimdKernels& simd) {
   const auto [R, F] = Dims<2>(args.gate);
   const Product product = {args.dy, args.rows, args.w, args.offsets, R, F};
-  const ProductCut cut(product, context.pool().num_threads(), simd.panel);
+  const ProductCut cut = CutRows(product, context.pool().num_threads(), simd.panel);
   const Tensor products = context.Empty(DType::kF32, {cut.across, R}, "linear.products");
   MultiplyTiles(product, cut, nullptr, false, context, simd, [&, R = R](const Tile& tile) {
     SwiGluGradientTile(args, tile, products.data<float>() + tile.n / cut.columns * R, simd);
