@@ -183,7 +183,7 @@ void LinearSum(const LinearSumArgs& args, Context& context) {
   CheckImage(args.w, args.format, e, N, K, dtype, context);
   if (args.weights.defined()) {
     CHECK_EQ(args.weights.shape(), (Shape{R}));
-    CHECK(args.weights.dtype() == (dtype == DType::kF64 ? DType::kF64 : DType::kF32));
+    CheckDType(args.weights, PreciseDType(dtype));
   }
   const int64_t bytes = args.x.bytes() + args.w.bytes() + R * N * SizeOf(args.y.dtype());
   const OpScope op = context.Start(ProductWork("linear.sum", dtype, R, K, N, e, bytes));

@@ -95,16 +95,22 @@ void MultiplyTiles(const Product& product, const ProductCut& cut, float* y, bool
     return ImageOf(product.image, block.group, N, num_units, simd);
   };
   const auto multiply_tile = [&](int64_t i, int64_t next, float* a) {
-    if (next < 0) next = i;
-    const RowBlock &block = cut.blocks[i % num_blocks], &then = cut.blocks[next % num_blocks];
+    const bool goes_on = next >= 0;
+    const RowBlock& block = cut.blocks[i % num_blocks];
+    const RowBlock& then = cut.blocks[goes_on ? next % num_blocks : 0];
     const int64_t n = i / num_blocks * cut.columns;
     Tile tile = {.rows = block.rows,
                  .n = n,
                  .columns = std::min(cut.columns, N - n),
                  .sums = a + kOperand,
                  .sums_row = cut.columns,
-                 .scratch = a + kOperand + kRowBlock * cut.columns};
-    if (y != nullptr) tile.sums = y + block.rows.begin * N + n, tile.sums_row = N;
+                 .scratch = nullptr};
+    if (y != nullptr) {
+      tile.sums = y + block.rows.begin * N + n;
+      tile.sums_row = N;
+    } else {
+      tile.scratch = a + kOperand + kRowBlock * cut.columns;
+    }
     const TileArgs args = {
         .x = product.x,
         .rows_of_x = RowsOf(product.rows),
@@ -112,8 +118,9 @@ void MultiplyTiles(const Product& product, const ProductCut& cut, float* y, bool
         .image = image_of(block),
         .n = n,
         .columns = tile.columns,
-        .next_rows = then.rows,
-        .next_image = image_of(then) + next / num_blocks * cut.columns * num_units,
+        .next_rows = goes_on ? then.rows : Group{0, 0},
+        .next_image =
+            goes_on ? image_of(then) + next / num_blocks * cut.columns * num_units : nullptr,
         .c = tile.sums,
         .c_row = tile.sums_row,
         .accumulate = accumulate};
@@ -127,7 +134,8 @@ void MultiplyTiles(const Product& product, const ProductCut& cut, float* y, bool
 // Calls fn(kernels, T{}) with the rows of `simd` for F32 or BF16; their elements are T.
 template <class Fn>
 void WithRowsOf(const SimdKernels& simd, DType dtype, const Fn& fn) {
-  dtype == DType::kF32 ? fn(simd.rows, float{}) : fn(simd.rows_bf16, uint16_t{});
+  if (dtype == DType::kF32) return fn(simd.rows, float{});
+  fn(simd.rows_bf16, uint16_t{});
 }
 
 // h = silu(gate) * y of a tile.
@@ -198,10 +206,11 @@ void LinearSwiGluGradient(const kernels::LinearSwiGluGradientArgs& args, Context
     SwiGluGradientTile(args, tile, products.data<float>() + tile.n / cut.columns * R, simd);
   });
   if (!args.dweights.defined()) return;
-  for (int64_t r = 0; r < R; ++r) {
-    float sum = 0;
-    for (int64_t j = 0; j < cut.across; ++j) sum += products.data<float>()[j * R + r];
-    args.dweights.data<float>()[r] = sum;
+  float* const dweights = args.dweights.data<float>();
+  std::copy_n(products.data<float>(), R, dweights);
+  for (int64_t j = 1; j < cut.across; ++j) {
+    const float* of_tiles = products.data<float>() + j * R;
+    for (int64_t r = 0; r < R; ++r) dweights[r] += of_tiles[r];
   }
 }
 

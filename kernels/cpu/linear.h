@@ -2,7 +2,8 @@
 // packed images (weight_images.h).
 //
 // Work is cut into tiles of rows and columns over the pool's threads. An element's sum runs in
-// chunks of kMaxDepth units, in order: so its bits depend neither on the tiles nor on the threads.
+// chunks of a fixed number of units, in order: so its bits depend neither on the tiles nor on the
+// threads.
 #pragma once
 
 #include "kernels/cpu/simd.h"
@@ -19,7 +20,7 @@ struct MultiplyArgs {
 };
 void Multiply(const MultiplyArgs& args, Context& context, const SimdKernels& simd);
 
-// Threads have columns of y each, of tokens in a row: so sums are taken in order.
+// A task has a tile of columns and a range of tokens: so sums are taken in order.
 void MultiplySum(const kernels::LinearSumArgs& args, Context& context, const SimdKernels& simd);
 
 void LinearSwiGluGradient(const kernels::LinearSwiGluGradientArgs& args, Context& context,

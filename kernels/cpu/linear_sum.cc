@@ -49,7 +49,8 @@ class Sum {
         tokens_(args.rows.data<int32_t>()),
         weights_(args.weights.defined() ? args.weights.data<float>() : nullptr),
         narrow_(args.y.dtype() == DType::kBF16),
-        cut_(T_, N_, args.x.shape()[0] / std::ssize(groups_), threads, units.simd.panel) {}
+        cut_(T_, N_, args.x.shape()[0] / std::max<int64_t>(std::ssize(groups_), 1), threads,
+             units.simd.panel) {}
 
   int64_t num_tasks() const { return cut_.num_tiles * cut_.num_ranges; }
 

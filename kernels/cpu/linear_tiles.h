@@ -121,13 +121,13 @@ class TileProduct {
 
   // A step of these rows, from unit u on.
   RowsAhead Ahead(const Group& rows, int64_t u, std::array<const void*, kRowBlock>& ahead) const {
-    constexpr int64_t kUnitsOfLine = 16;
-    const int64_t depth = std::min(kMaxDepth, units_.Count(K_) - u);
+    constexpr int64_t kLine = 64;
+    const int64_t n = std::min(kMaxDepth * units_.per_unit(), K_ - u * units_.per_unit());
     for (int64_t r = rows.begin; r < rows.end; ++r) {
       ahead[r - rows.begin] =
           static_cast<const std::byte*>(args_.x.raw()) + At(r, u) * SizeOf(args_.x.dtype());
     }
-    return {ahead.data(), rows.size(), CeilDiv(depth, kUnitsOfLine)};
+    return {ahead.data(), rows.size(), CeilDiv(n * SizeOf(args_.x.dtype()), kLine)};
   }
 
   const TileArgs& args_;

@@ -34,7 +34,7 @@ struct Place {
 
 // Where part i of `parts` equal ones of `size` begins, in whole units.
 int64_t Edge(int64_t size, int64_t i, int64_t parts, int64_t unit) {
-  return i == parts ? size : (size * i / parts + unit / 2) / unit * unit;
+  return i == parts ? size : std::min(size, (size * i / parts + unit / 2) / unit * unit);
 }
 
 // Cuts the gradient of one matrix, [N, K], into at least `num_tiles` unless they would be small.
@@ -161,7 +161,8 @@ class WeightGradient {
       std::swap(chunk, ahead);
     }
     const Place& then = places_[next >= 0 ? next : tile];
-    Find(then, groups_[then.matrix].begin, ahead);
+    const Group& rows = groups_[then.matrix];
+    Find(then, next >= 0 ? rows.begin : rows.end, ahead);
     MultiplyChunk(place, *chunk, then, *ahead, scratch);
   }
 

@@ -40,7 +40,8 @@ void ForWithScratch(Context& context, int64_t count, int64_t floats, const char*
 
 // The same for items in the order of their work for each byte: half of the threads begin with the
 // first, half with the last, so that some compute while others wait for memory. Calls fn(i, next,
-// scratch), where `next` is what the same thread is likely to get then, or -1.
+// scratch), where `next` is what the same thread is likely to get then, or -1: no such item is
+// left.
 template <class Fn>
 void ForFromBothEnds(Context& context, int64_t count, int64_t floats, const char* name,
                      const Fn& fn) {
@@ -48,10 +49,11 @@ void ForFromBothEnds(Context& context, int64_t count, int64_t floats, const char
   ForWorkers(context, count, floats, name, [&](int64_t worker, int64_t workers, float* scratch) {
     const bool forward = worker % 2 == 0;
     const int64_t beside = (workers + (forward ? 1 : 0)) / 2;  // that begin at the same end
-    const auto at = [&](int64_t i) { return i >= count ? -1 : forward ? i : count - 1 - i; };
+    const auto at = [&](int64_t i) { return forward ? i : count - 1 - i; };
     while (taken.fetch_add(1, std::memory_order_relaxed) < count) {
       const int64_t i = (forward ? from_first : from_last).fetch_add(1, std::memory_order_relaxed);
-      fn(at(i), at(i + beside), scratch);
+      const int64_t others = (forward ? from_last : from_first).load(std::memory_order_relaxed);
+      fn(at(i), i + beside < count - others ? at(i + beside) : -1, scratch);
     }
   });
 }

@@ -25,10 +25,10 @@ struct RowsAhead {
   int64_t num_rows = 0, lines = 0;  // of 64 bytes, of each row
 };
 
-// c[m, n] (+)= a[m, k] b[k, n], reducing k in order. A[i, k] stands at a[i * kAStride + k], or, if
-// `a_transposed`, in micro-panels of `rows`: at a[i / rows * a_panel + k * a_step + i % rows],
-// where `rows` is SimdKernels::tile_rows, or tile_rows_bf16 for pairs. B is cut into panels of
-// SimdKernels::panel columns: element (k, j) at b[j / panel * b_panel + k * b_step + j % panel];
+// c[m, n] (+)= a[m, k] b[k, n] of m, n > 0, reducing k in order. A[i, k] stands at a[i * kAStride +
+// k], or, if `a_transposed`, in micro-panels of `rows`: at a[i / rows * a_panel + k * a_step + i %
+// rows], where `rows` is SimdKernels::tile_rows, or tile_rows_bf16 for pairs. B is cut into panels
+// of SimdKernels::panel columns: element (k, j) at b[j / panel * b_panel + k * b_step + j % panel];
 // its last panel is readable, and finite, to the full width. For pairs, A is readable to whole
 // blocks of 32 rows (columns, if transposed).
 struct BlockProduct {
@@ -42,8 +42,8 @@ struct BlockProduct {
   RowsAhead fetched[2] = {};
   float* c = nullptr;
   int64_t c_row = 0;
-  // Instead of c: row i of the product times scales[i] (null: 1) is added to the row at c_rows[i].
-  // Not with transposed A.
+  // Instead of c, `accumulate` and `stream`: row i of the product times scales[i] (null: 1) is
+  // added to the row at c_rows[i]. Not with transposed A.
   float* const* c_rows = nullptr;
   const float* scales = nullptr;
   bool accumulate = false;
@@ -77,8 +77,6 @@ struct SimdKernels {
   void (*narrow)(const float* x, uint16_t* y, int64_t n);  // to nearest, ties to even
   // y = pairs (x0[i], x1[i]); x1 null: (x0[i], 0).
   void (*interleave)(const uint16_t* x0, const uint16_t* x1, float* y, int64_t n);
-  // Row x[0 .. n) to panels that stand `stride` apart; what the last one lacks is zero.
-  void (*spread)(const float* x, int64_t n, float* panels, int64_t stride);
   Packing pack_a, pack_b;  // micro-panels of A, panels of B
   // y[j, i] = x[i, j] for i < rows, j < columns; rows <= panel; y's rows are `panel` units apart,
   // and what a row lacks is zero.
@@ -97,7 +95,7 @@ struct SimdKernels {
                      int64_t stride);
 
   // Rows of scores: n is a multiple of `panel`, and -infinity gives an exact zero.
-  // s = exp(scale * s - shift), and the sum of that.
+  // s = exp(scale * s - shift), and the sum of that; shift is finite.
   float (*exp_row)(float* s, int64_t n, float scale, float shift);
   void (*softmax_gradient_row)(const float* p, float* dp, int64_t n,
                                float delta);  // dp = p * (dp - delta)

@@ -124,10 +124,12 @@ void MultiplyTiles(const BlockProduct& p) {
     for (int64_t j = 0; j < p.n; j += kSide) {
       const int64_t columns = p.n - j < kSide ? p.n - j : kSide;
       const float* b = p.b + j / kSide * p.b_panel;
-      float* c = p.c + i * p.c_row + j;
       if (p.c_rows != nullptr) {
         MultiplyScattered(p, i, rows, j, columns);
-      } else if (rows == kSide && columns == kSide) {
+        continue;
+      }
+      float* c = p.c + i * p.c_row + j;
+      if (rows == kSide && columns == kSide) {
         MultiplySquare(p.k, a, b, p.b_step, c, p.c_row, p.accumulate);
       } else {
         MultiplyEdge(p.k, a, b, p.b_step, c, p.c_row, p.accumulate, rows, columns);

@@ -53,7 +53,6 @@ SimdKernels SoftwareAmxKernels() {
           .widen = Widen,
           .narrow = Narrow,
           .interleave = Interleave,
-          .spread = Spread<kTile>,
           .pack_a = {Pack<Floats, kTile, 4>, nullptr, Pack<Pairs, kTile, kSide>},
           .pack_b = MakePacking<kTile, kSide>(),
           .transpose_panel = TransposePanel<kTile>,

@@ -156,7 +156,6 @@ SimdKernels MakeSimdKernels(const char* name) {
           .widen = Widen,
           .narrow = Narrow,
           .interleave = Interleave,
-          .spread = Spread<kWidth>,
           .pack_a = MakePacking<kWidth, kRows>(),
           .pack_b = MakePacking<kWidth, 2 * kWidth>(),
           .transpose_panel = TransposePanel<kWidth>,

@@ -172,6 +172,7 @@ class Fetcher {
 template <class Ops, int kWidth, int kRows, TileKind kKind>
 void MultiplyBlock(const BlockProduct& p) {
   constexpr bool kTransposed = kKind == TileKind::kTransposed;
+  constexpr bool kScattered = kKind == TileKind::kScattered;
   constexpr int64_t kPanel = 2 * kWidth;
   const int64_t num_tiles = (p.m + kRows - 1) / kRows;
   const bool stream = p.stream && !p.accumulate && IsAligned<kWidth>(p.c, p.c_row);
@@ -194,10 +195,10 @@ void MultiplyBlock(const BlockProduct& p) {
                    .a_step = p.a_step,
                    .b = b,
                    .b_step = p.b_step,
-                   .c = p.c + begin * p.c_row + j,
+                   .c = kScattered ? nullptr : p.c + begin * p.c_row + j,
                    .c_row = p.c_row,
                    .columns = p.n - j < kPanel ? p.n - j : kPanel,
-                   .c_rows = p.c_rows + begin,
+                   .c_rows = kScattered ? p.c_rows + begin : nullptr,
                    .c_column = j,
                    .scales = p.scales != nullptr ? p.scales + begin : nullptr,
                    .accumulate = p.accumulate,
@@ -227,18 +228,6 @@ void Multiply(const BlockProduct& p) {
 }
 
 typedef uint32_t Bits __attribute__((may_alias));
-
-template <int kWidth>
-void Spread(const float* x, int64_t n, float* panels, int64_t stride) {
-  using F = Float<kWidth>;
-  constexpr int64_t kPanel = 2 * kWidth;
-  for (; n >= kPanel; n -= kPanel, x += kPanel, panels += stride) {
-    F::Store(panels, F::Load(x));
-    F::Store(panels + kWidth, F::Load(x + kWidth));
-  }
-  if (n == 0) return;
-  for (int64_t i = 0; i < kPanel; ++i) panels[i] = i < n ? x[i] : 0;
-}
 
 // One row of units, as bits.
 struct Floats {
@@ -284,8 +273,10 @@ void Pack(const PanelRows& p) {
         if (k + kPanelRowsAhead < p.k) {
           const void* const* ahead = p.rows + (k + kPanelRowsAhead) * Units::kRows;
 #pragma GCC unroll 2
-          for (int r = 0; r < Units::kRows; ++r)
-            __builtin_prefetch(static_cast<const char*>(ahead[r]) + i * Units::kBytes);
+          for (int r = 0; r < Units::kRows; ++r) {
+            if (ahead[r] != nullptr)
+              __builtin_prefetch(static_cast<const char*>(ahead[r]) + i * Units::kBytes);
+          }
         }
         if (i + kRow <= p.n) {
           CopyUnits<kRow>(units, i, to);

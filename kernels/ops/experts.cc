@@ -20,7 +20,11 @@ struct Hidden {
 Hidden Forward(Tape& tape, const Rows& rows, const ExpertWeights& w) {
   Context& context = tape.context();
   const DType compute = rows.x.dtype();
-  const Shape shape = {rows.size(), w.gate->value.shape()[1]};
+  const auto [e, F, D] = Dims<3>(w.gate->value);
+  CHECK_EQ(D, rows.x.shape()[1]) << w.gate->name;
+  CHECK_EQ(w.up->value.shape(), (Shape{e, F, D})) << w.up->name;
+  CHECK_EQ(w.down->value.shape(), (Shape{e, D, F})) << w.down->name;
+  const Shape shape = {rows.size(), F};
   const Hidden hidden = {context.Empty(compute, shape, "experts.gate"),
                          context.Empty(compute, shape, "experts.up"),
                          context.Empty(compute, shape, "experts.h")};
@@ -87,7 +91,7 @@ void WeightGradient(Tape& tape, const Operand& dy, const Operand& x, const Saved
 // dx (+)= the rows dy of `w`'s outputs, each to where its row of x stands.
 void InputGradient(Tape& tape, const Tensor& dy, const Rows& rows, Parameter* w,
                    const GradientSlot& dx) {
-  const Tensor& image = tape.Weight(w, WeightFormat::kPackedTransposed, dy.dtype());
+  const Tensor image = tape.Weight(w, WeightFormat::kPackedTransposed, dy.dtype());
   if (rows.tokens.defined()) {
     return kernels::LinearSum({.x = dy,
                                .w = image,
@@ -110,7 +114,7 @@ void Backward(Tape& tape, const Tensor& dy, VarId x, const SavedRows& saved, con
               const Tensor& dweights, const ExpertWeights& w) {
   Context& context = tape.context();
   const Rows rows = saved.Load(tape);
-  const Tensor &gate = tape.Load(saved.gate), &up = tape.Load(saved.up);
+  const Tensor gate = tape.Load(saved.gate), up = tape.Load(saved.up);
   const Tensor dgate = context.Empty(gate.dtype(), gate.shape(), "experts.dgate");
   const Tensor dup = context.Empty(gate.dtype(), gate.shape(), "experts.dup");
   const Tensor h = context.Empty(gate.dtype(), gate.shape(), "experts.h");
@@ -177,7 +181,7 @@ Var ExpertsOfTokens(Tape& tape, const Var& x, const Var& weights, const RoutingP
   const Saved saved_weights = tape.Save(by_row, "combine.weights");
   const SavedPlan saved_plan = SavePlan(tape, plan);
   return tape.Record(y, [=, x = x.id(), weights = weights.id()](Tape& passed, const Tensor& dy) {
-    const Tensor& by_row = passed.Load(saved_weights);
+    const Tensor by_row = passed.Load(saved_weights);
     const Tensor dby_row =
         passed.context().Empty(by_row.dtype(), by_row.shape(), "pair_weights.by_row");
     Backward(passed, dy, x, saved, by_row, dby_row, w);
