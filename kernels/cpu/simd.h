@@ -17,7 +17,6 @@ namespace moebius::cpu {
 // sets of a cache; a constant, so that a tile's rows need one pointer.
 inline constexpr int64_t kAStride = 272;
 inline constexpr int64_t kMaxDepth = 256;  // units of one reduction step, and columns of A
-inline constexpr int64_t kFetchedBytes = 256;
 
 // Rows that are needed next: they are brought into the second-level cache meanwhile.
 struct RowsAhead {
