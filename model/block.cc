@@ -94,7 +94,10 @@ Bundle Block::Dispatch(Tape& tape, const Bundle& in) {
   RowsUnderWay rows = moe_->Dispatch(tape, in["normed"], *StateOf(in).routing);
   Bundle out = in;
   if (halves_shared_) {
-    out.Set("shared", moe_->shared_experts()->Up(tape, in["normed"], *StateOf(in).batch));
+    const auto [gate, up, h] = moe_->shared_experts()->Up(tape, in["normed"], *StateOf(in).batch);
+    out.Set("shared.gate", gate);
+    out.Set("shared.up", up);
+    out.Set("shared.h", h);
   }
   out.Set("rows", rows.Wait(tape));
   return out;
@@ -109,7 +112,8 @@ Bundle Block::RunExperts(Tape& tape, const Bundle& in) {
 // The second half, or all of it where its wide activations are computed again in backward.
 Var Block::FinishShared(Tape& tape, const Bundle& in) const {
   if (halves_shared_) {
-    return moe_->shared_experts()->Down(tape, in["shared"], *StateOf(in).batch);
+    return moe_->shared_experts()->Down(tape, {in["shared.gate"], in["shared.up"], in["shared.h"]},
+                                        *StateOf(in).batch);
   }
   return RunWide(tape, {{{"normed", in["normed"]}}, in.state}, shared_at_once_)["shared"];
 }

@@ -2,8 +2,6 @@
 
 #include <cmath>
 
-#include "kernels/ops/activations.h"
-#include "kernels/ops/linear.h"
 #include "parallel/ops/sequence.h"
 
 namespace moebius {
@@ -28,13 +26,13 @@ Var FeedForward::Forward(Tape& tape, const Var& x, const MicroBatch& batch) cons
   return Down(tape, Up(tape, x, batch), batch);
 }
 
-Var FeedForward::Up(Tape& tape, const Var& x, const MicroBatch& batch) const {
+ops::GatedRows FeedForward::Up(Tape& tape, const Var& x, const MicroBatch& batch) const {
   const Var all = GatherSequence(tape, x, batch.over_tensor, tensor_group_);
-  return ops::SwiGlu(tape, ops::Linear(tape, all, gate_), ops::Linear(tape, all, up_));
+  return ops::GateAndUp(tape, all, {}, gate_, up_);
 }
 
-Var FeedForward::Down(Tape& tape, const Var& hidden, const MicroBatch& batch) const {
-  const Var part = ops::Linear(tape, hidden, down_);
+Var FeedForward::Down(Tape& tape, const ops::GatedRows& hidden, const MicroBatch& batch) const {
+  const Var part = ops::Down(tape, hidden, Tensor(), down_);
   return ScatterSequence(tape, part, batch.over_tensor, tensor_group_);
 }
 

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "core/tape/tape.h"
+#include "kernels/ops/swiglu.h"
 #include "model/inputs.h"
 #include "model/parameter_store.h"
 #include "model/spec.h"
@@ -20,9 +21,9 @@ class FeedForward {
   // x -> the same shape, [tokens of the shard, D]
   Var Forward(Tape& tape, const Var& x, const MicroBatch& batch) const;
 
-  // Its two halves: x -> hidden [T, F] of the tokens of all ranks of the tensor axis, and back.
-  Var Up(Tape& tape, const Var& x, const MicroBatch& batch) const;
-  Var Down(Tape& tape, const Var& hidden, const MicroBatch& batch) const;
+  // Its two halves: x -> [T, F] of the tokens of all ranks of the tensor axis, and back.
+  ops::GatedRows Up(Tape& tape, const Var& x, const MicroBatch& batch) const;
+  Var Down(Tape& tape, const ops::GatedRows& hidden, const MicroBatch& batch) const;
 
  private:
   Communicator* const tensor_group_;

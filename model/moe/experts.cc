@@ -2,6 +2,8 @@
 
 #include <cmath>
 
+#include "kernels/ops/swiglu.h"
+
 namespace moebius {
 
 Experts::Experts(const ModelSpec& spec, const std::string& prefix, const std::vector<int>& owner,
@@ -16,18 +18,21 @@ Experts::Experts(const ModelSpec& spec, const std::string& prefix, const std::ve
          .group = ParameterGroup::kExpert,
          .cuts = {{0, Axis::kExpert, owner}, store.CutOver(Axis::kExpertTensor, hidden, F)}});
   };
-  weights_.gate = add("experts.gate.weight", {E, F, D}, spec.init_std, 1);
-  weights_.up = add("experts.up.weight", {E, F, D}, spec.init_std, 1);
-  weights_.down = add("experts.down.weight", {E, D, F}, out_std, 2);
+  gate_ = add("experts.gate.weight", {E, F, D}, spec.init_std, 1);
+  up_ = add("experts.up.weight", {E, F, D}, spec.init_std, 1);
+  down_ = add("experts.down.weight", {E, D, F}, out_std, 2);
 }
 
 Var Experts::Forward(Tape& tape, const Var& rows, const Tensor& offsets) const {
-  return ops::ExpertsOfRows(tape, rows, offsets, weights_);
+  return ops::Down(tape, ops::GateAndUp(tape, rows, {.offsets = offsets}, gate_, up_), offsets,
+                   down_);
 }
 
 Var Experts::ForwardInPlace(Tape& tape, const Var& x, const Var& weights, const RoutingPlan& plan,
                             const Tensor& row_tokens) const {
-  return ops::ExpertsOfTokens(tape, x, weights, plan, row_tokens, weights_);
+  const ops::ProductRows rows = {plan.expert_offsets, row_tokens};
+  return ops::DownToTokens(tape, ops::GateAndUp(tape, x, rows, gate_, up_), weights, plan,
+                           row_tokens, down_);
 }
 
 }  // namespace moebius

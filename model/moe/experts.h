@@ -6,7 +6,6 @@
 #include <vector>
 
 #include "core/tape/tape.h"
-#include "kernels/ops/experts.h"
 #include "kernels/routing_plan.h"
 #include "model/parameter_store.h"
 #include "model/spec.h"
@@ -28,7 +27,8 @@ class Experts {
                      const Tensor& row_tokens) const;
 
  private:
-  ops::ExpertWeights weights_;  // E over expert, F over expert_tensor
+  Parameter *gate_, *up_;  // [E, F, D] | E over expert, F over expert_tensor
+  Parameter* down_;        // [E, D, F] | likewise
 };
 
 }  // namespace moebius

@@ -14,8 +14,8 @@
 
 #include "core/base/random.h"
 #include "kernels/ops/elementwise.h"
-#include "kernels/ops/experts.h"
 #include "kernels/ops/routing.h"
+#include "kernels/ops/swiglu.h"
 #include "kernels/weight_images.h"
 #include "parallel/mpi_communicator.h"
 #include "parallel/ops/token_gather.h"
@@ -104,7 +104,8 @@ class Layer {
     for (size_t i = 0; i < parts.size(); ++i) {
       Var rows = there[i].Wait(tape);
       if (computes) {
-        rows = ops::ExpertsOfRows(tape, rows, parts[i].exchange.local_offsets, Weights());
+        const Tensor& offsets = parts[i].exchange.local_offsets;
+        rows = ops::Down(tape, GateAndUp(tape, rows, {.offsets = offsets}), offsets, down());
       }
       back.push_back(FromExperts(tape, rows, parts[i].exchange, &world_));
     }
@@ -120,8 +121,8 @@ class Layer {
   Var ByAllGather(Tape& tape, const Var& x) {
     const Var all = GatherTokens(tape, x, gather_, &world_).Wait(tape);
     const Var weights = GatherWeights(tape, tape.Input(whole_[0].weights), gather_, &world_);
-    const Var parts =
-        ops::ExpertsOfTokens(tape, all, weights, gather_.plan, row_tokens_, Weights());
+    const ops::GatedRows hidden = GateAndUp(tape, all, {gather_.plan.expert_offsets, row_tokens_});
+    const Var parts = ops::DownToTokens(tape, hidden, weights, gather_.plan, row_tokens_, down());
     return ScatterTokens(tape, parts, sizes_.T, &world_).Wait(tape);
   }
 
@@ -145,7 +146,10 @@ class Layer {
   const std::vector<Part>& whole() const { return whole_; }
 
  private:
-  ops::ExpertWeights Weights() { return {&parameters_[0], &parameters_[1], &parameters_[2]}; }
+  ops::GatedRows GateAndUp(Tape& tape, const Var& x, const ops::ProductRows& rows) {
+    return ops::GateAndUp(tape, x, rows, &parameters_[0], &parameters_[1]);
+  }
+  Parameter* down() { return &parameters_[2]; }
 
   const Sizes sizes_;
   Communicator& world_;

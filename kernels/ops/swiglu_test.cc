@@ -1,4 +1,4 @@
-#include "kernels/ops/experts.h"
+#include "kernels/ops/swiglu.h"
 
 #include <gtest/gtest.h>
 
@@ -19,8 +19,22 @@ namespace {
 using test::RandomTensor;
 using Vars = std::vector<Var>;
 
+struct Weights {
+  Parameter *gate, *up, *down;
+};
+
+Var OfRows(Tape& tape, const Var& rows, const Tensor& offsets, const Weights& w) {
+  return Down(tape, GateAndUp(tape, rows, {.offsets = offsets}, w.gate, w.up), offsets, w.down);
+}
+
+Var OfTokens(Tape& tape, const Var& x, const Var& weights, const RoutingPlan& plan,
+             const Tensor& tokens, const Weights& w) {
+  const ProductRows rows = {plan.expert_offsets, tokens};
+  return DownToTokens(tape, GateAndUp(tape, x, rows, w.gate, w.up), weights, plan, tokens, w.down);
+}
+
 // Tokens of every kind of routing to experts and back.
-class ExpertsTest : public testing::Test {
+class SwiGluTest : public testing::Test {
  protected:
   static constexpr int kExperts = 4;
 
@@ -41,7 +55,7 @@ class ExpertsTest : public testing::Test {
   Tensor tokens_;
 };
 
-TEST_F(ExpertsTest, Gradients) {
+TEST_F(SwiGluTest, Gradients) {
   constexpr int64_t D = 2, F = 3;
   for (const auto& routing : test::AdversarialRoutings(5, kExperts)) {
     SCOPED_TRACE(routing.name);
@@ -49,18 +63,32 @@ TEST_F(ExpertsTest, Gradients) {
     Parameter gate = test::MakeParameter(ctx_, Random({kExperts, F, D}, "gate"));
     Parameter up = test::MakeParameter(ctx_, Random({kExperts, F, D}, "up"));
     Parameter down = test::MakeParameter(ctx_, Random({kExperts, D, F}, "down"));
-    const ExpertWeights w = {&gate, &up, &down};
+    const Weights w = {&gate, &up, &down};
     const std::vector<Parameter*> parameters = {&gate, &up, &down};
     const auto of_rows = [&](Tape& tape, const Vars& in) {
-      return test::Outputs{.values = {ExpertsOfRows(tape, in[0], plan_.expert_offsets, w)}};
+      return test::Outputs{.values = {OfRows(tape, in[0], plan_.expert_offsets, w)}};
     };
     const int64_t T = plan_.num_tokens(), P = plan_.num_pairs();
     test::CheckGradients(ctx_, of_rows, {Random({P, D}, "rows")}, parameters);
     const auto of_tokens = [&](Tape& tape, const Vars& in) {
-      return test::Outputs{.values = {ExpertsOfTokens(tape, in[0], in[1], plan_, tokens_, w)}};
+      return test::Outputs{.values = {OfTokens(tape, in[0], in[1], plan_, tokens_, w)}};
     };
     test::CheckGradients(ctx_, of_tokens, {Random({T, D}, "x"), Random({P}, "weights")},
                          parameters);
+  }
+}
+
+// One matrix for all rows, as in a dense layer.
+TEST_F(SwiGluTest, GradientsOfOneMatrix) {
+  constexpr int64_t D = 2, F = 3;
+  Parameter gate = test::MakeParameter(ctx_, Random({F, D}, "gate"));
+  Parameter up = test::MakeParameter(ctx_, Random({F, D}, "up"));
+  Parameter down = test::MakeParameter(ctx_, Random({D, F}, "down"));
+  for (const int64_t T : {5, 1, 0}) {
+    const auto fn = [&](Tape& tape, const Vars& in) {
+      return test::Outputs{.values = {OfRows(tape, in[0], Tensor(), {&gate, &up, &down})}};
+    };
+    test::CheckGradients(ctx_, fn, {Random({T, D}, "x")}, {&gate, &up, &down});
   }
 }
 
@@ -77,7 +105,7 @@ double Distance(const Tensor& actual, const Tensor& exact) {
 
 // What they stand for: products and activations one after the other, of rows that are copied to
 // their experts and combined. They are as far from double precision.
-TEST_F(ExpertsTest, AgreeWithSingleOps) {
+TEST_F(SwiGluTest, AgreeWithSingleOps) {
   kernels::ResidentWeights resident(ctx_);
   constexpr int64_t D = 40, F = 70;
   struct Operands {
@@ -90,7 +118,7 @@ TEST_F(ExpertsTest, AgreeWithSingleOps) {
   const auto run = [&](const Operands& in, Way way) {
     Parameter gate = test::MakeParameter(ctx_, in.gate), up = test::MakeParameter(ctx_, in.up);
     Parameter down = test::MakeParameter(ctx_, in.down);
-    const ExpertWeights w = {&gate, &up, &down};
+    const Weights w = {&gate, &up, &down};
     Tape tape(ctx_, resident);
     const Var x = tape.Input(in.x), pairs = tape.Input(in.pairs);
     const Tensor& offsets = plan_.expert_offsets;
@@ -101,12 +129,10 @@ TEST_F(ExpertsTest, AgreeWithSingleOps) {
     };
     const auto copied = [&] {
       const Var rows = Permute(tape, x, plan_);
-      return Combine(tape,
-                     way == Way::kRows ? ExpertsOfRows(tape, rows, offsets, w) : single_ops(rows),
+      return Combine(tape, way == Way::kRows ? OfRows(tape, rows, offsets, w) : single_ops(rows),
                      pairs, plan_);
     };
-    const Var y =
-        way == Way::kTokens ? ExpertsOfTokens(tape, x, pairs, plan_, tokens_, w) : copied();
+    const Var y = way == Way::kTokens ? OfTokens(tape, x, pairs, plan_, tokens_, w) : copied();
     const Tape::Seed seed = {y.id(), in.dy};
     tape.Backward({&seed, 1});
     return Results{y.value(),
