@@ -14,26 +14,12 @@ namespace {
 
 constexpr int64_t kTilesPerThread = 2;  // so that threads end together
 
-struct RowBlock {
+// Rows of one group, and columns n, n + 1, ... of a product.
+struct Place {
   int64_t group;
   Group rows;
+  int64_t n;
 };
-
-// Of at most `most` rows, large blocks first.
-std::vector<RowBlock> RowBlocks(const std::vector<Group>& groups, int64_t most) {
-  std::vector<RowBlock> blocks;
-  for (size_t j = 0; j < groups.size(); ++j) {
-    const int64_t begin = groups[j].begin, size = groups[j].size();
-    const int64_t num_blocks = CeilDiv(size, most);
-    for (int64_t i = 0; i < num_blocks; ++i) {
-      blocks.push_back({static_cast<int64_t>(j),
-                        {begin + size * i / num_blocks, begin + size * (i + 1) / num_blocks}});
-    }
-  }
-  std::ranges::stable_sort(blocks, std::greater(),
-                           [](const RowBlock& block) { return block.rows.size(); });
-  return blocks;
-}
 
 // x [R, inputs], or rows of it, times an image with N outputs.
 struct Product {
@@ -41,36 +27,71 @@ struct Product {
   int64_t R, N;
 };
 
-// How a product is cut over the threads: blocks of rows, and tiles of columns.
-struct ProductCut {
-  int64_t num_tiles() const { return std::ssize(blocks) * across; }
+// Places of at most `rows` rows, large ones first, for each tile of `columns`.
+std::vector<Place> Places(const Product& product, int64_t rows, int64_t columns) {
+  std::vector<Place> blocks;
+  const std::vector<Group> groups = Groups(product.offsets, product.R);
+  for (size_t j = 0; j < groups.size(); ++j) {
+    const int64_t num_blocks = CeilDiv(groups[j].size(), rows);
+    for (int64_t i = 0; i < num_blocks; ++i) {
+      blocks.push_back({static_cast<int64_t>(j), Part(groups[j], i, num_blocks), 0});
+    }
+  }
+  std::ranges::stable_sort(blocks, std::greater(),
+                           [](const Place& block) { return block.rows.size(); });
+  std::vector<Place> places;
+  for (int64_t n = 0; n < product.N; n += columns) {
+    for (const Place& block : blocks) places.push_back({block.group, block.rows, n});
+  }
+  return places;
+}
 
-  std::vector<RowBlock> blocks;
-  int64_t columns, across;
+// The places that threads come to last, in parts: so that they end together.
+void CutLast(int64_t threads, std::vector<Place>& places) {
+  constexpr int64_t kParts = 4, kMinRows = 16;
+  if (threads == 1) return;
+  const auto rows_of = [](const Place& place) { return place.rows.size(); };
+  const Group last = LastItems(places, threads, rows_of);
+  std::vector<Place> cut;
+  for (int64_t i = 0; i < std::ssize(places); ++i) {
+    const auto& [group, rows, n] = places[i];
+    const bool is_last = last.begin <= i && i < last.end;
+    const int64_t parts = is_last ? std::clamp<int64_t>(rows.size() / kMinRows, 1, kParts) : 1;
+    for (int64_t part = 0; part < parts; ++part) cut.push_back({group, Part(rows, part, parts), n});
+  }
+  places = std::move(cut);
+}
+
+// How a product is cut over the threads.
+struct ProductCut {
+  std::vector<Place> places;
+  int64_t columns;
 };
 
 // Narrower tiles where there are few rows: so every weight is still read once.
 ProductCut CutColumns(const Product& product, int64_t threads, int64_t panel) {
-  const int64_t N = product.N;
-  ProductCut cut = {RowBlocks(Groups(product.offsets, product.R), kRowBlock), kMaxColumns, 0};
-  const int64_t enough = kTilesPerThread * threads, num_blocks = std::ssize(cut.blocks);
-  while (cut.columns > 2 * panel && num_blocks * CeilDiv(N, cut.columns) < enough) cut.columns /= 2;
-  cut.columns = std::min(cut.columns, RoundUp(N, panel));
-  cut.across = CeilDiv(N, cut.columns);
+  ProductCut cut = {{}, kMaxColumns};
+  cut.places = Places(product, kRowBlock, cut.columns);
+  while (cut.columns > 2 * panel && std::ssize(cut.places) < kTilesPerThread * threads) {
+    cut.columns /= 2;
+    cut.places = Places(product, kRowBlock, cut.columns);
+  }
+  cut.columns = std::min(cut.columns, RoundUp(product.N, panel));
+  CutLast(threads, cut.places);
   return cut;
 }
 
 // Smaller blocks of rows where there are few: columns do not depend on the threads.
 ProductCut CutRows(const Product& product, int64_t threads, int64_t panel) {
   constexpr int64_t kMinRows = 16;
-  const std::vector<Group> groups = Groups(product.offsets, product.R);
   const int64_t columns = std::min(kMaxColumns, RoundUp(product.N, panel));
   int64_t rows = kRowBlock;
-  ProductCut cut = {RowBlocks(groups, rows), columns, CeilDiv(product.N, columns)};
-  while (cut.num_tiles() < kTilesPerThread * threads && rows > kMinRows) {
+  ProductCut cut = {Places(product, rows, columns), columns};
+  while (std::ssize(cut.places) < kTilesPerThread * threads && rows > kMinRows) {
     rows /= 2;
-    cut.blocks = RowBlocks(groups, rows);
+    cut.places = Places(product, rows, columns);
   }
+  CutLast(threads, cut.places);
   return cut;
 }
 
@@ -88,47 +109,45 @@ struct Tile {
 template <class Finish>
 void MultiplyTiles(const Product& product, const ProductCut& cut, float* y, bool accumulate,
                    Context& context, const SimdKernels& simd, const Finish& finish) {
-  const int64_t N = product.N, num_blocks = std::ssize(cut.blocks);
+  const int64_t N = product.N;
   const Units units(product.x.dtype(), simd);
   const int64_t num_units = units.Count(product.x.shape()[1]);
-  const auto image_of = [&](const RowBlock& block) {
-    return ImageOf(product.image, block.group, N, num_units, simd);
+  const auto image_of = [&](const Place& place) {
+    return ImageOf(product.image, place.group, N, num_units, simd);
   };
   const auto multiply_tile = [&](int64_t i, int64_t next, float* a) {
     const bool goes_on = next >= 0;
-    const RowBlock& block = cut.blocks[i % num_blocks];
-    const RowBlock& then = cut.blocks[goes_on ? next % num_blocks : 0];
-    const int64_t n = i / num_blocks * cut.columns;
-    Tile tile = {.rows = block.rows,
+    const Place& place = cut.places[i];
+    const Place& then = cut.places[goes_on ? next : i];
+    const int64_t n = place.n;
+    Tile tile = {.rows = place.rows,
                  .n = n,
                  .columns = std::min(cut.columns, N - n),
                  .sums = a + kOperand,
                  .sums_row = cut.columns,
                  .scratch = nullptr};
     if (y != nullptr) {
-      tile.sums = y + block.rows.begin * N + n;
+      tile.sums = y + place.rows.begin * N + n;
       tile.sums_row = N;
     } else {
       tile.scratch = a + kOperand + kRowBlock * cut.columns;
     }
-    const TileArgs args = {
-        .x = product.x,
-        .rows_of_x = RowsOf(product.rows),
-        .rows = block.rows,
-        .image = image_of(block),
-        .n = n,
-        .columns = tile.columns,
-        .next_rows = goes_on ? then.rows : Group{0, 0},
-        .next_image =
-            goes_on ? image_of(then) + next / num_blocks * cut.columns * num_units : nullptr,
-        .c = tile.sums,
-        .c_row = tile.sums_row,
-        .accumulate = accumulate};
+    const TileArgs args = {.x = product.x,
+                           .rows_of_x = RowsOf(product.rows),
+                           .rows = place.rows,
+                           .image = image_of(place),
+                           .n = n,
+                           .columns = tile.columns,
+                           .next_rows = goes_on ? then.rows : Group{0, 0},
+                           .next_image = goes_on ? image_of(then) + then.n * num_units : nullptr,
+                           .c = tile.sums,
+                           .c_row = tile.sums_row,
+                           .accumulate = accumulate};
     TileProduct(args, units).Run(a);
     finish(tile);
   };
   const int64_t scratch = kOperand + (y == nullptr ? (kRowBlock + 1) * cut.columns : 0);
-  ForFromBothEnds(context, cut.num_tiles(), scratch, "linear.scratch", multiply_tile);
+  ForFromBothEnds(context, std::ssize(cut.places), scratch, "linear.scratch", multiply_tile);
 }
 
 // Calls fn(kernels, T{}) with the rows of `simd` for F32 or BF16; their elements are T.
@@ -201,14 +220,15 @@ void LinearSwiGluGradient(const kernels::LinearSwiGluGradientArgs& args, Context
   const auto [R, F] = Dims<2>(args.gate);
   const Product product = {args.dy, args.rows, args.w, args.offsets, R, F};
   const ProductCut cut = CutRows(product, context.pool().num_threads(), simd.panel);
-  const Tensor products = context.Empty(DType::kF32, {cut.across, R}, "linear.products");
+  const int64_t num_tiles = CeilDiv(F, cut.columns);
+  const Tensor products = context.Empty(DType::kF32, {num_tiles, R}, "linear.products");
   MultiplyTiles(product, cut, nullptr, false, context, simd, [&, R = R](const Tile& tile) {
     SwiGluGradientTile(args, tile, products.data<float>() + tile.n / cut.columns * R, simd);
   });
   if (!args.dweights.defined()) return;
   float* const dweights = args.dweights.data<float>();
   std::copy_n(products.data<float>(), R, dweights);
-  for (int64_t j = 1; j < cut.across; ++j) {
+  for (int64_t j = 1; j < num_tiles; ++j) {
     const float* of_tiles = products.data<float>() + j * R;
     for (int64_t r = 0; r < R; ++r) dweights[r] += of_tiles[r];
   }

@@ -30,12 +30,31 @@ struct Group {
   int64_t begin, end;
 };
 
+// One of `parts` equal parts.
+inline Group Part(const Group& group, int64_t part, int64_t parts) {
+  return {group.begin + group.size() * part / parts,
+          group.begin + group.size() * (part + 1) / parts};
+}
+
 inline std::vector<Group> Groups(const Tensor& offsets, int64_t rows) {
   if (!offsets.defined()) return {{0, rows}};
   std::vector<Group> groups;
   const auto at = offsets.span<int32_t>();
   for (size_t j = 1; j < at.size(); ++j) groups.push_back({at[j - 1], at[j]});
   return groups;
+}
+
+// Which of the items of a list threads come to last if they begin at both ends (ForFromBothEnds):
+// about where half of their rows lie on either side. `rows_of` an item.
+template <class Items, class Rows>
+Group LastItems(const Items& items, int64_t threads, const Rows& rows_of) {
+  int64_t all = 0, before = 0, middle = 0;
+  for (const auto& item : items) all += rows_of(item);
+  while (middle < std::ssize(items) && 2 * (before + rows_of(items[middle])) <= all) {
+    before += rows_of(items[middle++]);
+  }
+  const int64_t begin = std::max<int64_t>(middle - threads / 2, 0);
+  return {begin, std::min<int64_t>(begin + threads, std::ssize(items))};
 }
 
 // Rows of sums to bf16, added to what is there if `accumulate`; `before` holds a row.

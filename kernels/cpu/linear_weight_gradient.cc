@@ -56,20 +56,28 @@ void AddTiles(int64_t matrix, int64_t N, int64_t K, int64_t num_tiles, const Uni
   }
 }
 
-// Tiles of all gradients, those of groups with more rows first.
+// Tiles of all gradients, those of groups with more rows first; small ones where threads come to
+// last, so that they end together.
 std::vector<Place> Tiles(const std::vector<Group>& groups, int64_t N, int64_t K, const Units& units,
                          int64_t threads) {
-  // Tiles of one matrix all take as long.
-  const int64_t num_tiles = groups.size() == 1 ? threads : kTilesPerThread * threads;
-  int64_t all_rows = 0;
-  for (const Group& group : groups) all_rows += group.size();
+  constexpr int64_t kParts = 4;
+  std::vector<Place> places;
+  if (groups.size() == 1) {  // its tiles all take as long
+    AddTiles(0, N, K, threads, units, places);
+    return places;
+  }
+  const auto rows_of = [&](int64_t j) { return groups[j].size(); };
   std::vector<int64_t> matrices(groups.size());
   std::iota(matrices.begin(), matrices.end(), 0);
-  std::ranges::stable_sort(matrices, std::greater(), [&](int64_t j) { return groups[j].size(); });
-  std::vector<Place> places;
-  for (const int64_t j : matrices) {
-    const int64_t share = all_rows == 0 ? 1 : CeilDiv(num_tiles * groups[j].size(), all_rows);
-    AddTiles(j, N, K, share, units, places);
+  std::ranges::stable_sort(matrices, std::greater(), rows_of);
+  int64_t all_rows = 0;
+  for (const Group& group : groups) all_rows += group.size();
+  const Group last = threads == 1 ? Group{0, 0} : LastItems(matrices, threads, rows_of);
+  for (int64_t i = 0; i < std::ssize(matrices); ++i) {
+    const int64_t rows = rows_of(matrices[i]);
+    const int64_t share = all_rows == 0 ? 1 : CeilDiv(kTilesPerThread * threads * rows, all_rows);
+    const bool is_last = last.begin <= i && i < last.end;
+    AddTiles(matrices[i], N, K, is_last ? kParts * share : share, units, places);
   }
   return places;
 }
