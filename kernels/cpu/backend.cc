@@ -22,13 +22,16 @@ void Pack(const Tensor& w, WeightFormat format, const Tensor& image, Context& ct
   PackWeight(w, {format == WeightFormat::kPackedTransposed, image}, ctx, Simd());
 }
 
-void Linear(const kernels::LinearArgs& args, Context& ctx) {
-  Multiply({args.x, args.w, args.offsets, args.y, args.accumulate, args.rows, args.gate, args.h},
-           ctx, Simd());
-}
+void Linear(const kernels::LinearArgs& args, Context& ctx) { Multiply(args, ctx, Simd()); }
 
 void LinearInputGradient(const kernels::LinearInputGradientArgs& args, Context& ctx) {
-  Multiply({args.dy, args.w, args.offsets, args.dx, args.accumulate, args.rows}, ctx, Simd());
+  Multiply({.x = args.dy,
+            .w = args.w,
+            .offsets = args.offsets,
+            .y = args.dx,
+            .accumulate = args.accumulate,
+            .rows = args.rows},
+           ctx, Simd());
 }
 
 void LinearSwiGluGradient(const kernels::LinearSwiGluGradientArgs& args, Context& ctx) {

@@ -158,7 +158,7 @@ void WithRowsOf(const SimdKernels& simd, DType dtype, const Fn& fn) {
 }
 
 // h = silu(gate) * y of a tile.
-void SwiGluTile(const MultiplyArgs& args, const Tile& tile, const SimdKernels& simd) {
+void SwiGluTile(const kernels::LinearArgs& args, const Tile& tile, const SimdKernels& simd) {
   WithRowsOf(simd, args.y.dtype(), [&](const auto& kernels, auto zero) {
     using T = decltype(zero);
     for (int64_t r = tile.rows.begin; r < tile.rows.end; ++r) {
@@ -192,9 +192,9 @@ void SwiGluGradientTile(const kernels::LinearSwiGluGradientArgs& args, const Til
 
 }  // namespace
 
-void Multiply(const MultiplyArgs& args, Context& context, const SimdKernels& simd) {
+void Multiply(const kernels::LinearArgs& args, Context& context, const SimdKernels& simd) {
   const auto [R, N] = Dims<2>(args.y);
-  const Product product = {args.x, args.rows, args.image, args.offsets, R, N};
+  const Product product = {args.x, args.rows, args.w, args.offsets, R, N};
   const ProductCut cut = CutColumns(product, context.pool().num_threads(), simd.panel);
   const bool narrow = args.y.dtype() == DType::kBF16;
   float* const y = narrow ? nullptr : args.y.data<float>();

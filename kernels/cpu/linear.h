@@ -11,14 +11,8 @@
 
 namespace moebius::cpu {
 
-// y [R, outputs] (+)= x [R, inputs] times the image.
-struct MultiplyArgs {
-  Tensor x, image, offsets, y;
-  bool accumulate = false;
-  Tensor rows = {};          // of x
-  Tensor gate = {}, h = {};  // [R, outputs] of y's dtype, or undefined: h = silu(gate) * y
-};
-void Multiply(const MultiplyArgs& args, Context& context, const SimdKernels& simd);
+// Whichever way the image w of the weight turns it: its outputs are y's columns.
+void Multiply(const kernels::LinearArgs& args, Context& context, const SimdKernels& simd);
 
 // A task has a tile of columns and a range of tokens: so sums are taken in order.
 void MultiplySum(const kernels::LinearSumArgs& args, Context& context, const SimdKernels& simd);
