@@ -1,6 +1,7 @@
 // NVIDIA GPUs, through the plugin that is built with the program.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <string>
 
@@ -8,6 +9,10 @@
 #include "core/tensor/accelerator.h"
 
 namespace moebius {
+
+// Context::Options::chunk_elements of a GPU: 1 GiB of logits at a time, so that its large products
+// read the output head a few times.
+inline constexpr int64_t kCudaChunkElements = int64_t{1} << 28;
 
 // "<folder of the program>/libmoebius_cuda.so"
 std::string CudaPluginPath();

@@ -45,6 +45,7 @@ absl::StatusOr<Context::Options> OnDevice(const DeviceChoice& choice,
   }
   if (choice.num_gpus == 0) return options;
   options.device = {DeviceKind::kCuda, index % choice.num_gpus};
+  options.chunk_elements = kCudaChunkElements;
   ASSIGN_OR_RETURN(options.accelerator, OpenCuda(plugin_path, options.device.ordinal));
   return options;
 }
