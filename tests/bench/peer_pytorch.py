@@ -7,7 +7,7 @@
 The reference step: hidden 256, 4 layers, 4 heads of 64, 8 experts of 512 (SwiGLU), 2 chosen per
 token and renormalised, vocabulary 8192, untied head, 8 sequences of 256 tokens, AdamW, clipping at
 1. Attention is PyTorch's scaled_dot_product_attention; BF16 is autocast, AdamW the fused one.
-Variants of the experts:
+Variants of the experts (peer_model.py):
 
     loop             as transformers writes Qwen3-MoE: a loop over the experts that were hit,
                      gathering rows and adding them back with index_add_
@@ -39,8 +39,6 @@ WARM_UP_STEPS = 3
 COMPILER_STEPS = 8  # before that: loads vary, and so do the shapes that it compiles for
 TOLERANCE = {"FP32": 1e-5, "BF16": 2e-2}  # relative, of losses and gradient norms
 
-HIDDEN, LAYERS, HEADS, HEAD_DIM = 256, 4, 4, 64
-EXPERTS, TOP_K, EXPERT_HIDDEN, VOCABULARY = 8, 2, 512, 8192
 BATCH, SEQUENCE = 8, 256
 
 
@@ -75,135 +73,12 @@ def pin(threads):
     return cpus
 
 
-def grouped_product(torch, dtype):
-    """(name, product) with product(rows, weights [e, N, K], ends [e]) -> rows of N.
-
-    PyTorch's own, if it runs forward and backward in this dtype on the CPU.
-    """
-
-    def slices(rows, weights, ends):
-        begins = [0, *ends.tolist()]
-        return torch.cat([
-            rows[begin:end] @ w.T for begin, end, w in zip(begins, begins[1:], weights.unbind())])
-
-    for name, owner in (("torch.nn.functional.grouped_mm", torch.nn.functional),
-                        ("torch._grouped_mm", torch)):
-        product = getattr(owner, name.rpartition(".")[2], None)
-        try:
-            rows, weights = (torch.zeros(shape, dtype=dtype, requires_grad=True)
-                             for shape in ((8, 16), (2, 16, 16)))
-            ends = torch.tensor([3, 8], dtype=torch.int32)
-            product(rows, weights.transpose(1, 2), offs=ends).sum().backward()
-        except (RuntimeError, TypeError, NotImplementedError):
-            continue
-        return name, lambda rows, weights, ends, of=product: of(
-            rows, weights.transpose(1, 2), offs=ends)
-    return "a product for each expert's slice", slices
-
-
-def build_model(torch, product=None):
-    """The model, defined here so that threads are pinned before torch is loaded.
-
-    `product` of rows grouped by expert; without one, a loop over experts.
-    """
-    nn, F = torch.nn, torch.nn.functional
-
-    def rotate_half(x):
-        first, second = x.chunk(2, dim=-1)
-        return torch.cat((-second, first), dim=-1)
-
-    class Attention(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.q, self.k, self.v = (
-                nn.Linear(HIDDEN, HEADS * HEAD_DIM, bias=False) for _ in range(3)
-            )
-            self.o = nn.Linear(HEADS * HEAD_DIM, HIDDEN, bias=False)
-
-        def forward(self, x, cos, sin):
-            q, k, v = (
-                linear(x).view(BATCH, SEQUENCE, HEADS, HEAD_DIM).transpose(1, 2)
-                for linear in (self.q, self.k, self.v)
-            )
-            q, k = (u * cos + rotate_half(u) * sin for u in (q, k))
-            y = F.scaled_dot_product_attention(q.to(v.dtype), k.to(v.dtype), v, is_causal=True)
-            return self.o(y.transpose(1, 2).reshape(BATCH, SEQUENCE, HEADS * HEAD_DIM))
-
-    class MixtureOfExperts(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.router = nn.Linear(HIDDEN, EXPERTS, bias=False)
-            self.gate_up = nn.Parameter(0.02 * torch.randn(EXPERTS, 2 * EXPERT_HIDDEN, HIDDEN))
-            self.down = nn.Parameter(0.02 * torch.randn(EXPERTS, HIDDEN, EXPERT_HIDDEN))
-
-        def forward(self, x):
-            x = x.view(-1, HIDDEN)
-            weights, chosen = self.router(x).float().softmax(dim=-1).topk(TOP_K, dim=-1)
-            weights = weights / weights.sum(dim=-1, keepdim=True)
-            experts = self.loop if product is None else self.grouped
-            return experts(x, weights, chosen).view(BATCH, SEQUENCE, HIDDEN)
-
-        def loop(self, x, weights, chosen):
-            y = torch.zeros_like(x)
-            with torch.no_grad():
-                mask = F.one_hot(chosen, EXPERTS).permute(2, 1, 0)
-                hit = mask.sum(dim=(-1, -2)).nonzero()
-            for expert in hit:
-                expert = expert[0]
-                position, token = torch.where(mask[expert])
-                gate, up = F.linear(x[token], self.gate_up[expert]).chunk(2, dim=-1)
-                rows = F.linear(F.silu(gate) * up, self.down[expert])
-                y.index_add_(0, token, (rows * weights[token, position, None]).to(y.dtype))
-            return y
-
-        def grouped(self, x, weights, chosen):
-            expert, order = chosen.flatten().sort(stable=True)
-            token = order // TOP_K
-            ends = torch.bincount(expert, minlength=EXPERTS).cumsum(0).to(torch.int32)
-            autocast = torch.is_autocast_enabled("cpu")
-            dtype = torch.get_autocast_dtype("cpu") if autocast else x.dtype
-            rows = product(x[token].to(dtype), self.gate_up.to(dtype), ends)
-            gate, up = rows.chunk(2, dim=-1)
-            rows = product(F.silu(gate) * up, self.down.to(dtype), ends)
-            weighted = rows * weights.flatten()[order, None]
-            return torch.zeros_like(x).index_add_(0, token, weighted.to(x.dtype))
-
-    class Block(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.attention_norm, self.moe_norm = nn.RMSNorm(HIDDEN), nn.RMSNorm(HIDDEN)
-            self.attention, self.moe = Attention(), MixtureOfExperts()
-
-        def forward(self, x, cos, sin):
-            x = x + self.attention(self.attention_norm(x), cos, sin)
-            return x + self.moe(self.moe_norm(x))
-
-    class Transformer(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.embedding = nn.Embedding(VOCABULARY, HIDDEN)
-            self.blocks = nn.ModuleList(Block() for _ in range(LAYERS))
-            self.norm = nn.RMSNorm(HIDDEN)
-            self.head = nn.Linear(HIDDEN, VOCABULARY, bias=False)
-            frequencies = 10000.0 ** (-torch.arange(0, HEAD_DIM, 2) / HEAD_DIM)
-            angles = torch.outer(torch.arange(SEQUENCE), frequencies).repeat(1, 2)
-            self.register_buffer("cos", angles.cos())
-            self.register_buffer("sin", angles.sin())
-
-        def forward(self, tokens):
-            x = self.embedding(tokens)
-            for block in self.blocks:
-                x = block(x, self.cos, self.sin)
-            return self.head(self.norm(x))
-
-    return Transformer()
-
-
 class PyTorchPeer:
     """Training steps of one variant in this process; the model trains on from round to round."""
 
     def __init__(self, variant, dtype):
-        import torch
+        import torch  # after its threads have a place
+        import peer_model
 
         torch.manual_seed(0)
         self.torch, self.dtype = torch, dtype
@@ -211,26 +86,22 @@ class PyTorchPeer:
         self.experts, product = "a loop over the experts that were hit", None
         if variant.startswith("grouped"):
             operand = torch.bfloat16 if dtype == "BF16" else torch.float32
-            self.experts, product = grouped_product(torch, operand)
-        self.model = build_model(torch, product)
+            self.experts, product = peer_model.grouped_product(operand)
+        self.dims, _, _ = peer_model.Dims.of_recipe(ROOT / RECIPE)
+        self.model = peer_model.Transformer(self.dims, variant.removesuffix("_compiled"), product)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-3, fused=True)
         self.tokens = torch.Generator().manual_seed(0)
-        self.loss = torch.compile(self.loss_of) if self.compiled else self.loss_of
+        loss_of = peer_model.loss_of
+        self.loss = torch.compile(loss_of) if self.compiled else loss_of
         self.seconds, self.error, self.warm = [], None, False
-
-    def loss_of(self, tokens):
-        torch = self.torch
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.dtype == "BF16"):
-            logits = self.model(tokens[:, :-1])
-        labels = tokens[:, 1:].flatten()
-        return torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), labels)
 
     def step(self):
         """Seconds, loss, and the norm of the gradient."""
         torch = self.torch
-        tokens = torch.randint(VOCABULARY, (BATCH, SEQUENCE + 1), generator=self.tokens)
+        tokens = torch.randint(
+            self.dims.vocabulary, (BATCH, SEQUENCE + 1), generator=self.tokens)
         start = time.perf_counter()
-        loss = self.loss(tokens)
+        loss = self.loss(self.model, tokens, self.dtype == "BF16")
         self.optimizer.zero_grad()
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
