@@ -1,15 +1,16 @@
 #include "tests/bench/op_timing.h"
 
 #include <algorithm>
-#include <chrono>
+#include <cstdio>
 #include <cstdlib>
 #include <limits>
+#include <string_view>
 #include <thread>
 #include <utility>
 #include <vector>
 
 #include "core/base/random.h"
-#include "kernels/elementwise.h"
+#include "tests/bench/device.h"
 
 namespace moebius {
 namespace {
@@ -39,6 +40,15 @@ int NumThreads() {
   return given > 0 ? given : std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
 }
 
+Context::Options OnChosenDevice(const Context::Options& options) {
+  const char* device = std::getenv("MOEBIUS_DEVICE");
+  if (device == nullptr || device != std::string_view("CUDA")) return options;
+  const auto on_gpu = OnGpu(options);
+  if (on_gpu.ok()) return *on_gpu;
+  std::fprintf(stderr, "MOEBIUS_DEVICE=CUDA: %s\n", on_gpu.status().ToString().c_str());
+  std::exit(2);
+}
+
 }  // namespace
 
 Context& OpContext() {
@@ -47,11 +57,21 @@ Context& OpContext() {
     std::vector<int> cores = AllowedCores();
     const bool fits = static_cast<int>(cores.size()) >= num_threads;
     if (fits) cores.resize(num_threads);
-    return new Context({.num_threads = num_threads,
-                        .cores = fits ? cores : std::vector<int>{},
-                        .observer = &TheWorkSum()});
+    return new Context(OnChosenDevice({.num_threads = num_threads,
+                                       .cores = fits ? cores : std::vector<int>{},
+                                       .observer = &TheWorkSum()}));
   }();
   return *context;
+}
+
+bool OnCpu() { return OpContext().accelerator() == nullptr; }
+
+Cublas* OpCublas() {
+  static Cublas* const cublas = [] {
+    auto opened = Cublas::Open(OpContext());
+    return opened.ok() ? opened->release() : nullptr;
+  }();
+  return cublas;
 }
 
 const Limits& OpLimits() {
@@ -60,14 +80,13 @@ const Limits& OpLimits() {
 }
 
 void MeasureOp(benchmark::State& state, const OpNeed& need, const std::function<void()>& op) {
-  using Clock = std::chrono::steady_clock;
+  Context& context = OpContext();
   op();  // touches its memory
+  const int64_t calls = CallsInARow(context, op);
   double total = 0, best = std::numeric_limits<double>::infinity();
-  for (auto _ : state) {
-    const auto start = Clock::now();
-    op();
-    const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
-    total += seconds;
+  while (state.KeepRunningBatch(calls)) {
+    const double seconds = SecondsPerCall(context, calls, op);
+    total += seconds * static_cast<double>(calls);
     best = std::min(best, seconds);
   }
   const double mean = total / static_cast<double>(state.iterations());
@@ -93,34 +112,17 @@ void RegisterOp(const std::string& name, const std::function<void(benchmark::Sta
 }
 
 Tensor Filled(DType dtype, const Shape& shape, const char* name) {
-  constexpr int64_t kPeriod = 8191;
-  static const auto* const normal = [] {
-    auto* const numbers = new std::vector<float>;
-    const RandomStream stream(1, "op_timing");
-    for (int64_t i = 0; i < kPeriod; ++i) {
-      numbers->push_back(static_cast<float>(stream.Normal(static_cast<uint64_t>(i))));
-    }
-    return numbers;
-  }();
-  const Tensor x = OpContext().Empty(DType::kF32, shape, name);
-  float* to = x.data<float>();
-  for (int64_t i = 0; i < x.size(); i += kPeriod) {
-    std::copy_n(normal->data(), std::min(kPeriod, x.size() - i), to + i);
-  }
-  if (dtype == DType::kF32) return x;
-  const Tensor y = OpContext().Empty(dtype, shape, name);
-  kernels::Cast({.x = x, .y = y}, OpContext());
-  return y;
+  return NormalTensor(OpContext(), dtype, shape, name);
 }
 
 Tensor RandomInts(int64_t size, int64_t bound, const char* name) {
-  const Tensor x = OpContext().Empty(DType::kI32, {size}, name);
   const RandomStream stream(1, name);
+  std::vector<int32_t> numbers;
   for (int64_t i = 0; i < size; ++i) {
-    x.data<int32_t>()[i] =
-        static_cast<int32_t>(stream.Below(static_cast<uint64_t>(i), static_cast<uint64_t>(bound)));
+    numbers.push_back(
+        static_cast<int32_t>(stream.Below(static_cast<uint64_t>(i), static_cast<uint64_t>(bound))));
   }
-  return x;
+  return TensorOf(OpContext(), numbers, name);
 }
 
 }  // namespace moebius

@@ -1,6 +1,7 @@
 // Causal attention: attention/PASS/DTYPE/B/S/H/G/C. Operations are those of the causal half: two
 // products forward, five backward.
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "kernels/attention.h"
@@ -67,11 +68,16 @@ void Gradient(benchmark::State& state, DType dtype, const AttentionShape& shape)
   });
 }
 
+// On a GPU: OLMoE-1B-7B, Qwen3-30B-A3B, and the latter's over one long sequence.
+std::vector<AttentionShape> ShapesHere() {
+  if (!OnCpu()) return {{8, 4096, 16, 16, 128}, {8, 4096, 32, 4, 128}, {1, 32768, 32, 4, 128}};
+  return {{8, 256, 4, 4, 64}, {4, 512, 8, 4, 64}, {1, 2048, 8, 4, 64}, {1, 8192, 4, 2, 64}};
+}
+
 }  // namespace
 
 void RegisterAttention() {
-  const AttentionShape shapes[] = {
-      {8, 256, 4, 4, 64}, {4, 512, 8, 4, 64}, {1, 2048, 8, 4, 64}, {1, 8192, 4, 2, 64}};
+  const std::vector<AttentionShape> shapes = ShapesHere();
   using Run = void (*)(benchmark::State&, DType, const AttentionShape&);
   constexpr std::pair<const char*, Run> kPasses[] = {{"forward", Forward}, {"gradient", Gradient}};
   for (const auto& [name, run] : kPasses) {

@@ -1,11 +1,15 @@
 // The loss: loss/DTYPE/T/D/V is cross-entropy fused with the output product, in chunks, forward and
 // backward; its need is the three products, and tokens, head and their gradients once. Beside it
 // cross_entropy/F32, the rows of logits alone.
+#include <array>
+#include <vector>
+
 #include "absl/strings/str_cat.h"
 #include "core/tape/tape.h"
 #include "kernels/cross_entropy.h"
 #include "kernels/ops/cross_entropy.h"
 #include "kernels/weight_images.h"
+#include "tests/bench/device.h"
 #include "tests/bench/op_timing.h"
 
 namespace moebius {
@@ -20,9 +24,7 @@ Parameter Head(int64_t V, int64_t D) {
 }
 
 Tensor Weights(int64_t T) {
-  const Tensor weights = OpContext().Empty(DType::kF32, {T}, "weights");
-  for (float& weight : weights.span<float>()) weight = 1.0f / static_cast<float>(T);
-  return weights;
+  return TensorOf(OpContext(), std::vector(T, 1.0f / static_cast<float>(T)), "weights");
 }
 
 void Loss(benchmark::State& state, DType dtype, int64_t T, int64_t D, int64_t V) {
@@ -56,11 +58,18 @@ void CrossEntropy(benchmark::State& state, int64_t T, int64_t V) {
   });
 }
 
+using Shapes = std::vector<std::array<int64_t, 3>>;
+Shapes ShapesHere() {
+  if (!OnCpu()) return {{8192, 2048, 50304}};
+  return {{2048, 256, 8192}, {1024, 1024, 32768}};
+}
+
 }  // namespace
 
 void RegisterLoss() {
+  const Shapes shapes = ShapesHere();
   for (const DType dtype : {DType::kF32, DType::kBF16}) {
-    for (const auto& [T, D, V] : {std::array<int64_t, 3>{2048, 256, 8192}, {1024, 1024, 32768}}) {
+    for (const auto& [T, D, V] : shapes) {
       RegisterOp(absl::StrCat("loss/", NameOf(dtype), "/T:", T, "/D:", D, "/V:", V),
                  [=, T = T, D = D, V = V](auto& state) { Loss(state, dtype, T, D, V); });
     }

@@ -1,4 +1,4 @@
-// Ops that move bytes, over tensors far larger than the caches: OP/DTYPE. Their limit is the triad
+// Ops that move bytes, over tensors far larger than the caches: OP/DTYPE. Their limit is the
 // bandwidth. adamw.images is the update that writes both packed images of the weight, in DTYPE.
 #include <functional>
 #include <numeric>
@@ -12,6 +12,7 @@
 #include "kernels/rms_norm.h"
 #include "kernels/rotary.h"
 #include "kernels/weight_images.h"
+#include "tests/bench/device.h"
 #include "tests/bench/op_timing.h"
 
 namespace moebius {
@@ -49,8 +50,9 @@ void RmsNormWeightGradient(benchmark::State& state, DType dtype) {
 
 void Rotary(benchmark::State& state, DType dtype) {
   const Tensor x = Matrix(dtype, "x"), y = Matrix(dtype, "y");
-  const Tensor positions = OpContext().Empty(DType::kI32, {kRows}, "positions");
-  std::iota(positions.data<int32_t>(), positions.data<int32_t>() + kRows, 0);
+  std::vector<int32_t> numbers(kRows);
+  std::iota(numbers.begin(), numbers.end(), 0);
+  const Tensor positions = TensorOf(OpContext(), numbers, "positions");
   MeasureOp(state, [&] {
     kernels::Rotary({.x = x, .positions = positions, .head_dim = kHeadDim, .theta = 10000, .y = y},
                     OpContext());

@@ -1,6 +1,9 @@
-// Products of all rows with one matrix: linear/PASS/DTYPE/R/N/K, and onednn/PASS/... beside each.
+// Products of all rows with one matrix: linear/PASS/DTYPE/R/N/K, and beside each onednn/PASS/...
+// or, on a GPU, cublas/PASS/...
+#include <array>
 #include <functional>
 #include <memory>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "kernels/linear.h"
@@ -72,6 +75,27 @@ void OneDnnWeightGradient(benchmark::State& state, const Sizes& sizes) {
   MeasureOp(state, sizes.need(DType::kF32), [&] { product.Run(); });
 }
 
+void CublasForward(benchmark::State& state, const Sizes& sizes) {
+  const Operands at(sizes);
+  const Tensor w = Filled(sizes.dtype, at.w.shape(), "w");
+  MeasureOp(state, sizes.need(sizes.dtype), [&] {
+    OpCublas()->Product({at.x}, {w, /*transposed=*/true}, at.y);
+  });
+}
+
+void CublasInputGradient(benchmark::State& state, const Sizes& sizes) {
+  const Operands at(sizes);
+  const Tensor w = Filled(sizes.dtype, at.w.shape(), "w");
+  MeasureOp(state, sizes.need(sizes.dtype), [&] { OpCublas()->Product({at.y}, {w}, at.x); });
+}
+
+void CublasWeightGradient(benchmark::State& state, const Sizes& sizes) {
+  const Operands at(sizes);
+  MeasureOp(state, sizes.need(DType::kF32), [&] {
+    OpCublas()->Product({at.y, /*transposed=*/true}, {at.x}, at.w);
+  });
+}
+
 // A weight's image, made anew after each update: pack/FORMAT/DTYPE/N/K.
 void Pack(benchmark::State& state, WeightFormat format, DType dtype, int64_t N, int64_t K) {
   const Tensor w = Filled(DType::kF32, {N, K}, "w");
@@ -84,26 +108,35 @@ struct Pass {
   const char* name;
   void (*ours)(benchmark::State&, const Sizes&);
   void (*onednn)(benchmark::State&, const Sizes&);
+  void (*cublas)(benchmark::State&, const Sizes&);
 };
-constexpr Pass kPasses[] = {{"forward", Forward, OneDnnForward},
-                            {"input_gradient", InputGradient, OneDnnInputGradient},
-                            {"weight_gradient", WeightGradient, OneDnnWeightGradient}};
+constexpr Pass kPasses[] = {
+    {"forward", Forward, OneDnnForward, CublasForward},
+    {"input_gradient", InputGradient, OneDnnInputGradient, CublasInputGradient},
+    {"weight_gradient", WeightGradient, OneDnnWeightGradient, CublasWeightGradient}};
 
-constexpr int64_t kShapes[][3] = {{2048, 256, 256},  {2048, 512, 256},  {2048, 256, 512},
-                                  {2048, 8192, 256}, {2048, 256, 8192}, {2048, 2048, 2048},
-                                  {64, 512, 256}};
+using Shapes = std::vector<std::array<int64_t, 3>>;
+Shapes ShapesHere() {
+  if (!OnCpu()) return {{8192, 8192, 8192}, {32768, 2048, 2048}, {32768, 4096, 2048}};
+  return {{2048, 256, 256},  {2048, 512, 256},   {2048, 256, 512}, {2048, 8192, 256},
+          {2048, 256, 8192}, {2048, 2048, 2048}, {64, 512, 256}};
+}
 
 }  // namespace
 
 void RegisterProducts() {
+  const Shapes shapes = ShapesHere();
   for (const Pass& pass : kPasses) {
     for (const DType dtype : {DType::kF32, DType::kBF16}) {
-      for (const auto& [R, N, K] : kShapes) {
+      for (const auto& [R, N, K] : shapes) {
         const Sizes sizes{dtype, R, N, K};
         const std::string at =
             absl::StrCat(pass.name, "/", NameOf(dtype), "/R:", R, "/N:", N, "/K:", K);
         RegisterOp("linear/" + at, [=](auto& state) { pass.ours(state, sizes); });
-        RegisterOp("onednn/" + at, [=](auto& state) { pass.onednn(state, sizes); });
+        if (OnCpu()) RegisterOp("onednn/" + at, [=](auto& state) { pass.onednn(state, sizes); });
+        if (OpCublas() != nullptr) {
+          RegisterOp("cublas/" + at, [=](auto& state) { pass.cublas(state, sizes); });
+        }
       }
     }
   }

@@ -1,5 +1,5 @@
 // What routes tokens: scores, top-k with its plan, and rows to their experts and back. OP/DTYPE;
-// the limit is the triad bandwidth.
+// the limit is the bandwidth.
 #include <cstring>
 #include <utility>
 
@@ -53,11 +53,12 @@ void Softmax(benchmark::State& state) {
 }
 
 // What rows that move are compared with: as many bytes read as written, by memcpy, a piece for each
-// task of a thread.
+// task of a thread; on a GPU by its driver.
 void Copy(benchmark::State& state, DType dtype) {
   constexpr int64_t kPiece = int64_t{1} << 20;
   const Tensor from = Rows(dtype, "from"), to = Rows(dtype, "to");
   MeasureOp(state, {.bytes = static_cast<double>(from.bytes() + to.bytes())}, [&] {
+    if (!OnCpu()) return OpCublas()->Copy(from, to);
     OpContext().pool().ForRange(from.bytes(), kPiece, [&](int64_t begin, int64_t end) {
       std::memcpy(to.raw() + begin, from.raw() + begin, static_cast<size_t>(end - begin));
     });
@@ -120,6 +121,7 @@ void RegisterRouting() {
                                                  {"combine", Combine},
                                                  {"combine.gradient", CombineGradient}};
   for (const auto& [name, op] : kOps) {
+    if (op == Copy && !OnCpu() && OpCublas() == nullptr) continue;
     for (const DType dtype : {DType::kF32, DType::kBF16}) {
       RegisterOp(absl::StrCat(name, "/", NameOf(dtype)),
                  [=, op = op](auto& state) { op(state, dtype); });

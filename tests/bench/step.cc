@@ -2,9 +2,9 @@
 // measured in the same run: step time, tokens a second, MFU, the update, memory, and each op's
 // share of the limit that applies to it. Tokens are random, so the data need not be prepared.
 //   bazel run -c opt //tests/bench:step -- --config configs/recipes/reference_step.textproto
-// Ranks are threads, pinned as those of `moebius train --ranks N`. Exit codes are those of moebius.
+// Ranks are threads, pinned as those of `moebius train --ranks N`. With run.device: CUDA they
+// compute on the GPUs of the plugin beside this program. Exit codes are those of moebius.
 #include <CLI/CLI.hpp>
-#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
@@ -17,9 +17,13 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "configs/validate.h"
+#include "kernels/cpu/calibrate.h"
+#include "kernels/open_cuda.h"
 #include "launcher/commands.h"
+#include "launcher/device.h"
 #include "launcher/exit_codes.h"
 #include "launcher/ranks.h"
+#include "tests/bench/device.h"
 #include "tests/bench/machine.h"
 #include "tests/bench/step_clock.h"
 #include "tests/bench/step_report.h"
@@ -51,8 +55,9 @@ double Sum(double value, Communicator& world) {
 }
 
 // In a context of its own, so that its arrays are no part of the step's memory.
-Limits LimitsOfRank(Communicator& world, const Context::Options& resources) {
-  Context context({.num_threads = resources.num_threads, .cores = resources.cores});
+Limits LimitsOfRank(Communicator& world, Context::Options resources) {
+  resources.device_budget_bytes = resources.host_budget_bytes = 0;
+  Context context(resources);
   world.Barrier().Wait();
   return MeasureLimits(context);
 }
@@ -66,7 +71,12 @@ class RankBench {
     const std::vector<MicroBatch> batches = RandomBatches(engine_);
     int64_t step = 0;
     for (int i = 0; i < flags_.warmup; ++i) engine_.Step(++step, batches);
-    for (int i = 0; i < flags_.steps; ++i) TimeStep(++step, batches, measured);
+    const bool apart = engine_.context().accelerator() != nullptr;
+    for (int i = 0; i < flags_.steps; ++i) {
+      TimeStep(++step, batches, apart ? Times::kStep : Times::kStepAndOps, measured);
+    }
+    measured->ops_seconds = measured->step_seconds;
+    if (apart) TimeOps(++step, batches, measured);
     for (int i = 0; i < flags_.steps; ++i) TimeUpdate(measured);
     for (auto* seconds :
          {&measured->step_seconds, &measured->before_update_seconds, &measured->update_seconds}) {
@@ -76,9 +86,12 @@ class RankBench {
   }
 
  private:
-  void TimeStep(int64_t step, const std::vector<MicroBatch>& batches, StepMeasurement* measured) {
+  using Times = StepClock::Times;
+
+  void TimeStep(int64_t step, const std::vector<MicroBatch>& batches, Times what,
+                StepMeasurement* measured) {
     world_.Barrier().Wait();
-    clock_.Start();
+    clock_.Start(what);
     const StepResult result = engine_.Step(step, batches);
     const StepSeconds seconds = clock_.Stop();
     CHECK(result.updated) << "loss " << result.loss << ", norm " << result.gradient_norm;
@@ -87,13 +100,18 @@ class RankBench {
     measured->before_update_seconds.push_back(seconds.step - seconds.update);
   }
 
+  void TimeOps(int64_t step, const std::vector<MicroBatch>& batches, StepMeasurement* measured) {
+    world_.Barrier().Wait();
+    clock_.Start(Times::kStepAndOps);
+    engine_.Step(step, batches);
+    measured->ops_seconds = {clock_.Stop().step};
+  }
+
   // With the gradients of the last step.
   void TimeUpdate(StepMeasurement* measured) {
-    using Clock = std::chrono::steady_clock;
     world_.Barrier().Wait();
-    const auto start = Clock::now();
-    engine_.optimizer().Step();
-    measured->update_seconds.push_back(std::chrono::duration<double>(Clock::now() - start).count());
+    measured->update_seconds.push_back(
+        SecondsPerCall(engine_.context(), 1, [&] { engine_.optimizer().Step(); }));
   }
 
   void Describe(StepMeasurement* measured) {
@@ -116,14 +134,22 @@ class RankBench {
   Communicator& world_;
 };
 
-absl::Status MeasureRank(const StepFlags& flags, const RunConfig& config, Communicator& world,
-                         const RankCores& cores, StepMeasurement* measured) {
-  Context::Options resources{.num_threads = cores.num_threads,
+std::string DeviceOf(const Context::Options& resources) {
+  if (resources.accelerator != nullptr) return resources.accelerator->Describe();
+  return absl::StrCat(ProcessorName(), ", ", cpu::InstructionSet());
+}
+
+absl::Status MeasureRank(const StepFlags& flags, const RunConfig& config,
+                         const DeviceChoice& device, Communicator& world, const RankCores& cores,
+                         StepMeasurement* measured) {
+  ASSIGN_OR_RETURN(Context::Options resources,
+                   OnDevice(device, CudaPluginPath(), cores.index, world,
+                            {.num_threads = cores.num_threads,
                              .cores = cores.cores,
                              .device_budget_bytes = config.run().device_memory_bytes(),
-                             .host_budget_bytes = config.run().host_memory_bytes()};
+                             .host_budget_bytes = config.run().host_memory_bytes()}));
   const Limits limits = LimitsOfRank(world, resources);
-  StepClock clock(limits);
+  StepClock clock(limits, resources.accelerator.get());
   resources.observer = &clock;
   ASSIGN_OR_RETURN(
       const std::unique_ptr<StepEngine> engine,
@@ -132,7 +158,9 @@ absl::Status MeasureRank(const StepFlags& flags, const RunConfig& config, Commun
   measured->threads_per_rank = cores.num_threads;
   measured->limits = {.fp32_flops = Sum(limits.fp32_flops, world),
                       .bf16_flops = Sum(limits.bf16_flops, world),
-                      .bandwidth = Sum(limits.bandwidth, world)};
+                      .bandwidth = Sum(limits.bandwidth, world),
+                      .source = limits.source};
+  measured->device = DeviceOf(resources);
   RankBench(flags, *engine, clock, world).Run(measured);
   return absl::OkStatus();
 }
@@ -157,13 +185,14 @@ absl::Status Measure(const StepFlags& flags) {
         "step runs in a single process; start it without mpirun or srun, with --ranks");
   }
   ASSIGN_OR_RETURN(const RunConfig config, LoadConfig(flags));
+  ASSIGN_OR_RETURN(const DeviceChoice device, ChooseDevice(config, CudaPluginPath()));
   if (flags.config.OnlyChecks()) return absl::OkStatus();
   StepMeasurement measured;  // by rank 0
   RETURN_IF_ERROR(
       RunRanks({.thread_ranks = flags.ranks, .threads_per_rank = config.run().threads_per_rank()},
                [&](Communicator& world, const RankCores& cores) -> absl::Status {
                  StepMeasurement own;
-                 RETURN_IF_ERROR(MeasureRank(flags, config, world, cores, &own));
+                 RETURN_IF_ERROR(MeasureRank(flags, config, device, world, cores, &own));
                  if (world.rank() == 0) measured = std::move(own);
                  return absl::OkStatus();
                }));

@@ -1,5 +1,9 @@
 // Where the time of a rank's steps goes: the parts before and in the update, and each op. An op
 // lasts until the next one begins, so what lies between them counts too.
+//
+// An accelerator is waited for where a step begins and ends and where its update begins; to time
+// its ops too, where each of them begins. That makes the step longer, so such steps are others than
+// those whose whole time is told.
 #pragma once
 
 #include <chrono>
@@ -28,11 +32,14 @@ struct TimedOp {
 
 class StepClock final : public WorkObserver {
  public:
-  // `limits` are those of this rank alone.
-  explicit StepClock(const Limits& limits) : limits_(limits) {}
+  enum class Times { kStep, kStepAndOps };
 
-  void Start();        // a step begins
-  StepSeconds Stop();  // it has ended
+  // `limits` are those of this rank alone. `accelerator`: what computes; null: the CPU.
+  StepClock(const Limits& limits, Accelerator* accelerator)
+      : limits_(limits), accelerator_(accelerator) {}
+
+  void Start(Times what);  // a step begins
+  StepSeconds Stop();      // it has ended
   void OpBegins(const Work& work) override;
 
   const std::map<std::string, TimedOp>& ops() const { return ops_; }
@@ -40,10 +47,13 @@ class StepClock final : public WorkObserver {
 
  private:
   using Clock = std::chrono::steady_clock;
+  Clock::time_point Now();  // all work has been done
+  void BeginOp(const Work& work, Clock::time_point now);
   void EndOp(Clock::time_point now);
 
   const Limits limits_;
-  bool running_ = false;
+  Accelerator* const accelerator_;
+  std::optional<Times> running_;
   Clock::time_point step_begin_, op_begin_;
   std::optional<Clock::time_point> update_begin_;
   TimedOp* op_ = nullptr;

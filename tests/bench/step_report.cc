@@ -1,11 +1,11 @@
 #include "tests/bench/step_report.h"
 
 #include <algorithm>
+#include <numeric>
 #include <utility>
 
 #include "absl/strings/str_format.h"
 #include "core/base/check.h"
-#include "kernels/cpu/calibrate.h"
 #include "train/metrics/console.h"
 
 namespace moebius {
@@ -43,10 +43,8 @@ std::vector<std::pair<std::string, TimedOp>> LongestFirst(const StepMeasurement&
   return ops;
 }
 
-double SecondsOf(const StepMeasurement& measured) {
-  double sum = 0;
-  for (const double seconds : measured.step_seconds) sum += seconds;
-  return sum;
+double Sum(const std::vector<double>& seconds) {
+  return std::accumulate(seconds.begin(), seconds.end(), 0.0);
 }
 
 // What the first rank's step takes at least: each op at the limit that applies to it, one after
@@ -54,11 +52,11 @@ double SecondsOf(const StepMeasurement& measured) {
 double RooflineSeconds(const StepMeasurement& measured) {
   double sum = 0;
   for (const auto& [name, op] : measured.ops) sum += op.least_seconds;
-  return sum / static_cast<double>(measured.step_seconds.size());
+  return sum / static_cast<double>(measured.ops_seconds.size());
 }
 
 Json OpsJson(const StepMeasurement& measured) {
-  const auto steps = static_cast<double>(measured.step_seconds.size());
+  const auto steps = static_cast<double>(measured.ops_seconds.size());
   Json ops = Json::array();
   for (const auto& [name, op] : LongestFirst(measured)) {
     ops.push_back({{"op", name},
@@ -73,19 +71,19 @@ Json OpsJson(const StepMeasurement& measured) {
 
 std::string MachineText(const StepMeasurement& measured) {
   std::string text;
-  absl::StrAppendFormat(&text, "%-18s %s, %s\n", "processor", ProcessorName(),
-                        cpu::InstructionSet());
+  absl::StrAppendFormat(&text, "%-18s %s\n", "device", measured.device);
   absl::StrAppendFormat(&text, "%-18s %s, %s, %d x %d threads\n", "run", measured.config,
                         measured.precision, measured.ranks, measured.threads_per_rank);
-  absl::StrAppendFormat(&text, "%-18s FP32 %.1f GFLOP/s, BF16 %.1f GFLOP/s, triad %.1f GB/s\n",
+  absl::StrAppendFormat(&text, "%-18s FP32 %.1f GFLOP/s, BF16 %.1f GFLOP/s, %.1f GB/s (%s)\n",
                         "limits", measured.limits.fp32_flops / 1e9,
-                        measured.limits.bf16_flops / 1e9, measured.limits.bandwidth / 1e9);
+                        measured.limits.bf16_flops / 1e9, measured.limits.bandwidth / 1e9,
+                        measured.limits.source);
   return text;
 }
 
 std::string OpsText(const StepMeasurement& measured) {
-  const auto steps = static_cast<double>(measured.step_seconds.size());
-  const double all = SecondsOf(measured);
+  const auto steps = static_cast<double>(measured.ops_seconds.size());
+  const double all = Sum(measured.ops_seconds);
   std::string text = absl::StrFormat("%-28s %9s %6s %10s %8s %8s\n", "op of rank 0, mean", "ms",
                                      "share", "GFLOP/s", "GB/s", "of limit");
   for (const auto& [name, op] : LongestFirst(measured)) {
@@ -108,11 +106,10 @@ Json StepJson(const StepMeasurement& measured) {
   Json update_json = SecondsJson(measured.update_seconds);
   update_json["bytes"] = measured.update_bytes;
   update_json["bytes_per_second"] = RateJson(update, measured.update_bytes);
-  update_json["share_of_triad"] =
+  update_json["share_of_bandwidth"] =
       RateJson(update, measured.update_bytes, measured.limits.bandwidth);
   return {
-      {"processor", ProcessorName()},
-      {"instructions", cpu::InstructionSet()},
+      {"device", measured.device},
       {"config", measured.config},
       {"precision", measured.precision},
       {"ranks", measured.ranks},
@@ -120,7 +117,8 @@ Json StepJson(const StepMeasurement& measured) {
       {"limits",
        {{"fp32_flops_per_second", measured.limits.fp32_flops},
         {"bf16_flops_per_second", measured.limits.bf16_flops},
-        {"triad_bytes_per_second", measured.limits.bandwidth}}},
+        {"bytes_per_second", measured.limits.bandwidth},
+        {"source", measured.limits.source}}},
       {"tokens", measured.tokens},
       {"flops", measured.flops},
       {"peak_flops_per_second", measured.peak_flops()},
@@ -131,6 +129,7 @@ Json StepJson(const StepMeasurement& measured) {
       {"without_update", SecondsJson(measured.before_update_seconds)},
       {"update", update_json},
       {"peak_bytes", {{"device", measured.device_peak_bytes}, {"host", measured.host_peak_bytes}}},
+      {"ops_seconds", measured.ops_seconds},
       {"ops", OpsJson(measured)}};
 }
 
@@ -139,7 +138,7 @@ std::string StepText(const StepMeasurement& measured) {
                 without = SummaryOf(measured.before_update_seconds),
                 update = SummaryOf(measured.update_seconds);
   const double of_peak = measured.flops / measured.peak_flops();
-  const double of_triad = measured.update_bytes / measured.limits.bandwidth;
+  const double of_bandwidth = measured.update_bytes / measured.limits.bandwidth;
   std::string text = MachineText(measured);
   absl::StrAppendFormat(&text, "%-18s %12s %12s\n", "", "best", "median");
   const auto row = [&](const char* name, double best, double median, int digits) {
@@ -154,7 +153,7 @@ std::string StepText(const StepMeasurement& measured) {
   row("update alone ms", 1e3 * update.best, 1e3 * update.median, 2);
   row("update GB/s", measured.update_bytes / update.best / 1e9,
       measured.update_bytes / update.median / 1e9, 1);
-  row("update % of triad", 100 * of_triad / update.best, 100 * of_triad / update.median, 0);
+  row("update % of limit", 100 * of_bandwidth / update.best, 100 * of_bandwidth / update.median, 0);
   absl::StrAppendFormat(&text, "%-18s device %s, host %s\n", "peak memory",
                         FormatBytes(static_cast<int64_t>(measured.device_peak_bytes)),
                         FormatBytes(static_cast<int64_t>(measured.host_peak_bytes)));

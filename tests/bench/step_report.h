@@ -12,7 +12,7 @@
 namespace moebius {
 
 struct StepMeasurement {
-  std::string config, precision;
+  std::string config, precision, device;
   DType compute = DType::kF32;
   int ranks = 1, threads_per_rank = 1;
   Limits limits;  // of all ranks together, computing at once
@@ -30,7 +30,9 @@ struct StepMeasurement {
   // The most that a rank has held at any moment.
   double device_peak_bytes = 0, host_peak_bytes = 0;
 
-  std::map<std::string, TimedOp> ops;  // of the first rank, all steps together
+  // Of the first rank, all steps together whose ops were timed, and the seconds of each of these.
+  std::map<std::string, TimedOp> ops;
+  std::vector<double> ops_seconds;
 
   double peak_flops() const { return limits.flops(compute); }
 };

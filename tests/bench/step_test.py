@@ -28,7 +28,7 @@ class Step(unittest.TestCase):
         self.assertEqual(len(seconds), STEPS)
         self.assertAlmostEqual(step["best_seconds"], seconds[0])
         self.assertAlmostEqual(step["median_seconds"], sum(seconds) / STEPS)
-        triad = measured["limits"]["triad_bytes_per_second"]
+        bandwidth = measured["limits"]["bytes_per_second"]
         for which in ("best", "median"):
             time = step[f"{which}_seconds"]
             self.assertAlmostEqual(measured["tokens_per_second"][which] * time,
@@ -41,7 +41,7 @@ class Step(unittest.TestCase):
             rate = update["bytes_per_second"][which]
             self.assertAlmostEqual(rate * update[f"{which}_seconds"], update["bytes"],
                                    delta=1e-6 * update["bytes"])
-            self.assertAlmostEqual(update["share_of_triad"][which] * triad, rate,
+            self.assertAlmostEqual(update["share_of_bandwidth"][which] * bandwidth, rate,
                                    delta=1e-6 * rate)
             self.assertGreater(measured["without_update"][f"{which}_seconds"], 0)
         self.assertLess(measured["without_update"]["best_seconds"], step["median_seconds"])
@@ -91,7 +91,7 @@ class Step(unittest.TestCase):
     def test_text(self):
         done = self.run_step("--steps", 1, "--warmup", 1)
         self.assertEqual(done.returncode, 0, done.stderr)
-        for row in ("processor", "limits", "step ms", "tokens/s", "MFU %", "roofline %",
+        for row in ("device", "limits", "step ms", "tokens/s", "MFU %", "roofline %",
                     "update alone ms", "adamw"):
             self.assertRegex(done.stdout, rf"(?m)^{row} ")
 
