@@ -20,7 +20,8 @@ absl::StatusOr<Context::Options> OnGpu(Context::Options options);
 double SecondsPerCall(Context& context, int64_t num_calls, const std::function<void()>& call);
 
 // Calls in a row of which the wait behind the last one is no part worth counting: 1 on the CPU,
-// which has done its work when a call returns. On an accelerator it calls twice to find out.
+// which has done its work when a call returns. An accelerator is called twice to find out, a slow
+// one once.
 int64_t CallsInARow(Context& context, const std::function<void()>& call);
 
 // Normal numbers times `scale`, others for each name, the same ones again after some thousands.

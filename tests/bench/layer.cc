@@ -28,6 +28,8 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr int kBadInput = 2;
+constexpr int kFewestRounds = 2;  // however slow the device is
+constexpr double kLongest = 10;   // seconds after which no further round begins
 
 struct LayerFlags {
   std::vector<std::string> shapes;
@@ -116,7 +118,11 @@ class LayerBench {
     run();  // makes the weights' images
     const int64_t calls = CallsInARow(context_, run);
     std::vector<double> seconds;
-    for (int i = 0; i < rounds; ++i) seconds.push_back(SecondsPerCall(context_, calls, run));
+    double total = 0;
+    for (int i = 0; i < rounds && (i < kFewestRounds || total < kLongest); ++i) {
+      seconds.push_back(SecondsPerCall(context_, calls, run));
+      total += seconds.back() * static_cast<double>(calls);
+    }
     std::ranges::sort(seconds);
     return Report(skew, seconds.front(), seconds[seconds.size() / 2], limits);
   }

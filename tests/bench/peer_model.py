@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn import functional as F
 
 WAYS = ("loop", "grouped", "grouped_sum")
+BYTES = 257  # tokens of a recipe that names no vocabulary
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Dims:
                     experts=number["num_experts"], top_k=number["top_k"],
                     layers=number["num_layers"], heads=number["num_heads"],
                     head_dim=number["hidden_size"] // number["num_heads"],
-                    vocabulary=number["vocab_size"], sequence=number["sequence_length"],
+                    vocabulary=number.get("vocab_size", BYTES), sequence=number["sequence_length"],
                     qk_norm="qk_norm: WHOLE" in text)
         return dims, number["global_batch_size"], number["micro_batch_size"]
 

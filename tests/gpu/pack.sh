@@ -1,6 +1,7 @@
 #!/bin/bash
-# pack.sh [ARCHIVE]: builds what a machine with a GPU runs, and packs it (default gpu_tests.tar.gz, at most 50 MiB): the tests
-# that run on any device, the program, the plugin, and the libraries they need. There, without compiler or Bazel:
+# pack.sh [ARCHIVE]: builds what a machine with a GPU runs, and packs it (default gpu_tests.tar.gz, below 60 MiB): the tests
+# that run on any device, the program, the plugin, the benchmarks, and the libraries they need. There, without compiler or
+# Bazel:
 #   tar xzf gpu_tests.tar.gz && gpu_tests/run_all.sh
 set -euo pipefail
 archive=$(realpath -m "${1:-gpu_tests.tar.gz}")
@@ -8,12 +9,13 @@ cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../.."
 
 # A test that an emulated GPU runs is one that any device can run.
 mapfile -t tests < <(bazel query 'filter("_test_cuda$", //...)' --output=label 2>/dev/null | sed 's/_cuda$//')
-bazel build -c opt //:moebius //kernels/cuda:libmoebius_cuda.so "${tests[@]}"
+benchmarks=(layer ops step)
+bazel build -c opt //:moebius //kernels/cuda:libmoebius_cuda.so "${benchmarks[@]/#///tests/bench:}" "${tests[@]}"
 
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 to=$folder/gpu_tests
-mkdir -p "$to"/{tests,lib,configs}
+mkdir -p "$to"/{tests,lib,configs,bench}
 
 # put FILE NAME: the file without its symbols, and the libraries beside those that every Linux has.
 put() {
@@ -23,11 +25,13 @@ put() {
 }
 put bazel-bin/moebius moebius
 put bazel-bin/kernels/cuda/libmoebius_cuda.so libmoebius_cuda.so
+for benchmark in "${benchmarks[@]}"; do put "bazel-bin/tests/bench/$benchmark" "$benchmark"; done
 for test in "${tests[@]}"; do
   path=${test#//}
   put "bazel-bin/${path/://}" "tests/$(tr / . <<<"${path/:/.}")"
 done
-cp configs/recipes/tiny.textproto "$to/configs"
+cp configs/recipes/{tiny,olmoe_1b_7b}.textproto configs/clusters/h200.textproto "$to/configs"
+cp tests/bench/{peer_device,peer_model,summary}.py "$to/bench"
 mkdir -p "$to/tests/fixtures"
 cp -r tests/fixtures/corpus "$to/tests/fixtures"
 cp tests/gpu/run_all.sh "$to"
@@ -35,4 +39,4 @@ cp tests/gpu/run_all.sh "$to"
 tar czf "$archive" -C "$folder" gpu_tests
 size=$(stat -c %s "$archive")
 echo "pack: $archive, $((size >> 20)) MiB, ${#tests[@]} tests"
-((size <= 50 << 20)) || { echo "pack: more than 50 MiB" >&2; exit 1; }
+((size < 60 << 20)) || { echo "pack: not below 60 MiB" >&2; exit 1; }

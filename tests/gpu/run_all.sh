@@ -1,65 +1,162 @@
 #!/bin/bash
-# run_all.sh [TEST...]: on a machine with an NVIDIA GPU, in an unpacked archive of pack.sh: every test on the GPU, the sanitizers
-# of CUDA over them where there are any, and the training curve of the GPU beside that of the CPU. A table at the end; exits
-# with 1 if anything failed.
+# run_all.sh [--out FOLDER] [--seconds N] [--small] [PART...]: on a machine with an NVIDIA GPU, in an unpacked archive of
+# pack.sh. The parts, in this order; all if none is named:
+#   tests          every test of the kernels, on the GPU
+#   curve          the losses of a short training run beside those of the CPU, FP32 and BF16
+#   layer          layers of experts of Mixtral 8x7B, OLMoE-1B-7B and Qwen3-30B-A3B, even and skewed; 8 to 128 experts
+#   peer_layer     the same in PyTorch
+#   step           steps of OLMoE-1B-7B, and what `moebius plan` predicts of them
+#   peer_step      the same in PyTorch
+#   ops            each op, BF16, beside cuBLAS
+#   peer_compiled  layer and step in PyTorch under torch.compile
+#   sanitize       the tests under compute-sanitizer, where there is one
+# What fails or takes too long stops nothing else; after N seconds (default 570) nothing more is begun. FOLDER (default
+# results) has table.txt and results.tar.gz: JSON and logs, as of the last thing done. --small: tiny sizes, to see that all
+# of it starts. At the end a table and a summary; exits with 1 if anything failed.
 set -uo pipefail
+out=$(realpath -m results) seconds=570 small=
+all=(tests curve layer peer_layer step peer_step ops peer_compiled sanitize)
+while [[ ${1:-} == --* ]]; do
+  case $1 in
+    --out) out=$(realpath -m "$2") && shift 2 ;;
+    --seconds) seconds=$2 && shift 2 ;;
+    --small) small=yes && shift ;;
+    *) echo "run_all: $1 is no option" >&2 && exit 2 ;;
+  esac
+done
+parts=("$@")
+((${#parts[@]} > 0)) || parts=("${all[@]}")
+for part in "${parts[@]}"; do
+  [[ " ${all[*]} " == *" $part "* ]] || { echo "run_all: $part is none of ${all[*]}" >&2; exit 2; }
+done
 cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")" || exit
-export LD_LIBRARY_PATH=$PWD/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
-export MOEBIUS_TEST_CUDA_PLUGIN=$PWD/libmoebius_cuda.so
-mkdir -p logs
-table=logs/table.txt
+rm -rf json logs runs
+mkdir -p json logs runs "$out"
+table=$out/table.txt
 : >"$table"
 
-# check NAME COMMAND...: runs it for at most two minutes and notes the result.
+# PyTorch brings cuBLAS along. Our own libraries are for our own programs alone.
+packages=$(python3 -c 'import importlib.util as u; print(u.find_spec("torch").submodule_search_locations[0] + "/..")' 2>logs/torch.log)
+cublas=/usr/local/cuda/lib64:/usr/local/cuda/lib${packages:+:$packages/nvidia/cu13/lib}
+ours=(env "LD_LIBRARY_PATH=$PWD/lib:$cublas" "MOEBIUS_TEST_CUDA_PLUGIN=$PWD/libmoebius_cuda.so" MOEBIUS_DEVICE=CUDA)
+peer=(python3 -u bench/peer_device.py)
+
+# check NAME SECONDS COMMAND...: runs it for so long at most and notes the result. Standard output goes to json/NAME.
 check() {
-  local name=$1 begin status=ok
-  shift
-  begin=$(date +%s.%N)
-  timeout 120 "$@" >"logs/$name.log" 2>&1 || status="FAILED ($?)"
-  awk -v name="$name" -v status="$status" -v begin="$begin" -v end="$(date +%s.%N)" \
-    'BEGIN { printf "%-60s %-12s %6.1f s\n", name, status, end - begin }' | tee -a "$table"
-  [[ $status == ok ]] || tail -n 20 "logs/$name.log"
+  local name=$1 limit=$2 begin=$SECONDS status=ok left=$((seconds - SECONDS))
+  shift 2
+  if ((left < limit)); then limit=$left; fi
+  if ((limit <= 0)); then
+    status="NOT BEGUN"
+  else
+    timeout -k 5 "$limit" "$@" >"json/$name" 2>"logs/$name" || status="FAILED ($?)"
+  fi
+  printf '%-50s %-14s %4d s\n' "$name" "$status" $((SECONDS - begin)) | tee -a "$table"
+  [[ $status == ok ]] || tail -qn 8 "logs/$name" "json/$name" 2>/dev/null
+  tar czf "$out/results.tar.gz" json logs
+  [[ $status == ok ]]
 }
 
-# curve DEVICE PRECISION: the losses of a short run.
-curve() {
-  ./moebius train --config configs/tiny.textproto --set run.dir="runs/$1_$2" --set data.dir=runs/data --set run.device="$1" \
-    --set precision.compute="$2" --set train.log_interval_steps=1 >"logs/train_$1_$2.log" 2>&1 || return 1
-  grep -oE '"loss": ?[0-9.e+-]+' "runs/$1_$2/metrics.jsonl" | grep -oE '[0-9.e+-]+$'
+if [[ $small ]]; then
+  [[ -e /dev/nvidia0 ]] || peer+=(--device cpu)
+  shapes=(mixtral:64:96:8:2) growth=(8:32:32:8:8 16:32:32:16:8) tokens=64
+  recipe=configs/tiny.textproto steps=(--steps 1 --warmup 1) ops='^sum_of_squares/BF16'
+  curve=(--set train.num_steps=2 --set optimizer.warmup_steps=0 --set train.eval_max_tokens_per_domain=32)
+else
+  curve=() shapes=(mixtral:4096:14336:8:2 olmoe:2048:1024:64:8 qwen3:2048:768:128:8) tokens=32768
+  growth=(8:2048:1024:8:8 16:2048:1024:16:8 32:2048:1024:32:8 128:2048:1024:128:8)
+  recipe=configs/olmoe_1b_7b.textproto steps=(--steps 3 --warmup 1) ops='/BF16|^(top_k|build_plan|softmax|cross_entropy|adamw)/'
+fi
+layer=(--tokens "$tokens" --rounds 5)
+
+run_tests() {
+  for test in tests/*_test; do check "$(basename "$test").txt" 60 "${ours[@]}" "$test"; done
 }
 
-# same_curve PRECISION BOUND: the largest relative difference between both devices.
-same_curve() {
-  curve CPU "$1" >logs/cpu.txt && curve CUDA "$1" >logs/cuda.txt || return 1
-  paste logs/cpu.txt logs/cuda.txt | awk -v bound="$2" '
-    NF != 2 { print "the curves have not one length"; exit failed = 1 }
-    { d = ($1 - $2) / $1; d = d < 0 ? -d : d; worst = d > worst ? d : worst }
-    END {
-      if (failed || NR == 0) exit 1
-      printf "%d steps, worst relative difference %.3g (limit %g)\n", NR, worst, bound
-      exit worst > bound
-    }'
+# train DEVICE PRECISION: a short run, and its losses by step in runs/DEVICE_PRECISION.txt.
+train() {
+  check "train.$1.$2.txt" 60 "${ours[@]}" ./moebius train --config configs/tiny.textproto --set run.dir="runs/$1_$2" \
+    --set data.dir=runs/data --set run.device="$1" --set precision.compute="$2" "${curve[@]}" || return
+  grep -oE '"loss": ?[0-9.e+-]+' "runs/$1_$2/metrics.jsonl" | grep -oE '[0-9.e+-]+$' >"runs/$1_$2.txt"
 }
 
-nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.sm,clocks.max.sm --format=csv || true
-mapfile -t tests < <(if (($# > 0)); then printf 'tests/%s\n' "$@"; else ls tests/*_test; fi)
-for test in "${tests[@]}"; do check "$(basename "$test")" "$test"; done
-if sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer 2>/dev/null); then
-  for test in "${tests[@]}"; do
-    for tool in memcheck racecheck; do
-      check "$tool.$(basename "$test")" "$sanitizer" --tool "$tool" --error-exitcode 9 "$test"
+run_curve() {
+  local precision
+  local -A bound=([FP32]=1e-4 [BF16]=2e-2)
+  check prepare.txt 30 "${ours[@]}" ./moebius prepare --config configs/tiny.textproto --set data.dir=runs/data || return
+  for precision in "${!bound[@]}"; do
+    if ! train CPU "$precision" || ! train CUDA "$precision"; then continue; fi
+    # shellcheck disable=SC2016  # what begins with $ is awk's
+    check "curve.$precision.json" 5 awk -v bound="${bound[$precision]}" '
+      NR == FNR { cpu[NR] = $1; next }
+      { d = ($1 - cpu[FNR]) / cpu[FNR]; d = d < 0 ? -d : d; worst = d > worst ? d : worst; both = FNR }
+      END {
+        printf "{\"steps\": %d, \"worst_relative_difference\": %g, \"bound\": %g}\n", both, worst, bound
+        exit both == 0 || both != length(cpu) || worst > bound
+      }' "runs/CPU_$precision.txt" "runs/CUDA_$precision.txt"
+  done
+}
+
+run_layer() {
+  local shape
+  for shape in "${shapes[@]}"; do
+    check "layer.${shape%%:*}.json" 90 "${ours[@]}" ./layer --device cuda --shape "$shape" --skew 0 --skew 1 "${layer[@]}"
+  done
+  for shape in "${growth[@]}"; do
+    check "growth.${shape%%:*}.json" 45 "${ours[@]}" ./layer --device cuda --shape "$shape" "${layer[@]}"
+  done
+}
+
+run_peer_layer() {
+  local arguments=(layer --skew 0 --skew 1 "${layer[@]}") shape
+  check peer_check.json 60 "${peer[@]}" check
+  for shape in "${shapes[@]}"; do arguments+=(--shape "$shape"); done
+  check peer_layer.json 120 "${peer[@]}" "${arguments[@]}"
+  arguments=(layer --ways grouped "${layer[@]}")
+  for shape in "${growth[@]}"; do arguments+=(--shape "$shape"); done
+  check peer_growth.json 60 "${peer[@]}" "${arguments[@]}"
+}
+
+run_step() {
+  local step=("${ours[@]}" ./step --config "$recipe" --precision bf16 --set run.device=CUDA "${steps[@]}" -o json)
+  check plan.json 30 "${ours[@]}" ./moebius plan --config "$recipe" --cluster configs/h200.textproto -o json
+  check step.json 240 "${step[@]}" ||
+    check step_recompute.json 200 "${step[@]}" --set train.micro_batch_size=1 --set parallel.recompute=FULL
+}
+
+run_peer_step() {
+  local state
+  for state in bf16 fp32; do
+    check "peer_step.$state.json" 120 "${peer[@]}" step --recipe "$recipe" --state "$state" --ways grouped,grouped_sum --rounds 3
+  done
+}
+
+run_ops() {
+  check ops.json 150 "${ours[@]}" ./ops --benchmark_filter="$ops" --benchmark_min_time=0.05 --benchmark_format=json
+}
+
+run_peer_compiled() {
+  local arguments=(--compile --ways grouped --rounds 3) shape
+  check peer_step_compiled.json 200 "${peer[@]}" step --recipe "$recipe" --state bf16 "${arguments[@]}"
+  for shape in "${shapes[@]}"; do arguments+=(--shape "$shape"); done
+  check peer_layer_compiled.json 120 "${peer[@]}" layer "${arguments[@]}" --tokens "$tokens"
+}
+
+run_sanitize() {
+  local sanitizer test tool
+  sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer 2>/dev/null) ||
+    { echo "compute-sanitizer is not here" | tee -a "$table"; return; }
+  for tool in memcheck racecheck; do
+    for test in tests/*_test; do
+      check "$tool.$(basename "$test").txt" 120 "${ours[@]}" "$sanitizer" --tool "$tool" --error-exitcode 9 "$test"
     done
   done
-else
-  echo "compute-sanitizer is not here" | tee -a "$table"
-fi
-if (($# == 0)); then
-  ./moebius prepare --config configs/tiny.textproto --set data.dir=runs/data >logs/prepare.log 2>&1
-  export -f curve same_curve
-  check curve.FP32 bash -c 'same_curve FP32 1e-4'
-  check curve.BF16 bash -c 'same_curve BF16 2e-2'
-  cat logs/curve.*.log
-fi
+}
+
+nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.sm,clocks.max.sm --format=csv 2>&1 | tee json/gpu.txt
+for part in "${parts[@]}"; do "run_$part"; done
+python3 bench/summary.py json 2>logs/summary.txt | tee "$out/summary.md"
+tar czf "$out/results.tar.gz" json logs
 echo
-sort -k2 "$table"
-! grep -q FAILED "$table"
+cat "$table"
+! grep -qE 'FAILED|NOT BEGUN' "$table"
