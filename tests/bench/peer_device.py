@@ -50,6 +50,7 @@ def parse_arguments():
     parser.add_argument("--tokens", type=int, default=2048)
     parser.add_argument("--skew", type=float, action="append", default=[])
     parser.add_argument("--recipe", help="whose model and batch `step` takes")
+    parser.add_argument("--micro_batch", type=int, help="sequences; without it the recipe's")
     parser.add_argument("--state", choices=("fp32", "bf16"), default="fp32",
                         help="of parameters, gradients and AdamW; products are in BF16 either way")
     return parser.parse_args()
@@ -193,7 +194,7 @@ def measure_step(device, way, arguments):
         tokens = torch.randint(dims.vocabulary, (batch, dims.sequence + 1))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
     loss_of = torch.compile(peer_model.loss_of) if arguments.compile else peer_model.loss_of
-    micro_batches = tokens.split(micro_batch)
+    micro_batches = tokens.split(arguments.micro_batch or micro_batch)
 
     def step():
         optimizer.zero_grad()

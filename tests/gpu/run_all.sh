@@ -125,10 +125,9 @@ run_step() {
 }
 
 run_peer_step() {
-  local state
-  for state in bf16 fp32; do
-    check "peer_step.$state.json" 120 "${peer[@]}" step --recipe "$recipe" --state "$state" --ways grouped,grouped_sum --rounds 3
-  done
+  local arguments=(step --recipe "$recipe" --ways "grouped,grouped_sum" --rounds 3)
+  check peer_step.bf16.json 120 "${peer[@]}" "${arguments[@]}" --state bf16
+  check peer_step.fp32.json 120 "${peer[@]}" "${arguments[@]}" --state fp32 --micro_batch 1
 }
 
 run_ops() {
