@@ -25,8 +25,9 @@ namespace moebius::cuda {
 inline constexpr int kWarp = 32;
 
 struct LaunchShape {
-  int64_t blocks = 0;  // none: nothing is started
-  int threads = 256;   // of a block; whole warps
+  int64_t blocks = 0;    // none: nothing is started
+  int threads = 256;     // of a block; whole warps
+  int shared_bytes = 0;  // dynamic shared memory of a block
 };
 
 // Enough blocks to fill a device; a thread goes over elements FirstIndex(), + IndexStride(), ...
@@ -46,7 +47,8 @@ inline LaunchShape WarpForEach(int64_t n) {
 template <class... Params, class... Args>
 void Launch(void (*kernel)(Params...), const LaunchShape& shape, Context& ctx,
             const Args&... args) {
-  cuda_emulation::Run(shape.blocks, shape.threads, [&] { kernel(static_cast<Params>(args)...); });
+  cuda_emulation::Run(shape.blocks, shape.threads, shape.shared_bytes,
+                      [&] { kernel(static_cast<Params>(args)...); });
   ctx.accelerator()->MarkBusy();
 }
 
@@ -66,7 +68,14 @@ void Launch(void (*kernel)(Params...), const LaunchShape& shape, Context& ctx,
   cudaLaunchConfig_t config = {};
   config.gridDim = dim3(static_cast<unsigned>(shape.blocks));
   config.blockDim = dim3(shape.threads);
+  config.dynamicSmemBytes = shape.shared_bytes;
   config.stream = static_cast<cudaStream_t>(ctx.accelerator()->stream());
+  constexpr int kWithoutAsking = 48 << 10;
+  if (shape.shared_bytes > kWithoutAsking) {
+    CheckCuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                   shape.shared_bytes),
+              "asking for shared memory");
+  }
   CheckCuda(cudaLaunchKernelEx(&config, kernel, static_cast<Params>(args)...), "starting a kernel");
   ctx.accelerator()->MarkBusy();
 }

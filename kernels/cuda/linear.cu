@@ -1,6 +1,10 @@
-// Limited by arithmetic: products of 64 x 64 tiles, in FP32 on the plain cores. Weights are read as
-// they are: an image in any format has the weight's shape.
+// Limited by arithmetic: products of 64 x 64 tiles, in FP32 on the plain cores, of F32, of odd
+// widths and on other chips than Hopper; linear_hopper.cu has the others. Weights are read as they
+// are: an image in any format has the weight's shape.
+#include <type_traits>
+
 #include "kernels/cuda/cuda.h"
+#include "kernels/cuda/products.h"
 #include "kernels/cuda/tiles.h"
 
 namespace moebius::cuda {
@@ -28,21 +32,8 @@ __device__ RowRange RowTile(int64_t tile, const int32_t* offsets, int64_t groups
   return {group, begin, min(begin + kTile, end)};
 }
 
-__device__ int64_t RowAt(const int32_t* rows, int64_t r) { return rows == nullptr ? r : rows[r]; }
-
-// Columns of y (+)= x times the weights of a row's group. `kWeights`: kDepth where the inputs of a
-// weight lie side by side ([N, K] for y = w x), kTile where its outputs do (for w^T x).
-template <class T, class Y>
-struct Product {
-  const T* x;
-  const int32_t *rows, *offsets;
-  const T* w;                 // of the first column
-  int64_t w_group, w_stride;  // from one group, and from one row of a matrix, to the next
-  Y* y;
-  int64_t num_rows, num_groups, inputs, columns, y_stride;
-  bool accumulate;
-};
-
+// `kWeights`: kDepth where the inputs of a weight lie side by side ([N, K] for y = w x), kTile
+// where its outputs do (for w^T x).
 template <Contiguous kWeights, class T, class Y>
 __global__ void ProductKernel(Product<T, Y> p) {
   const int64_t column_tiles = NumTiles(p.columns);
@@ -67,23 +58,17 @@ __global__ void ProductKernel(Product<T, Y> p) {
     const int64_t r = range.begin + TileRow(i);
     for (int j = 0; j < kEach; ++j) {
       const int64_t n = n0 + TileColumn(j);
-      if (r < range.end && n < p.columns) {
-        Put(p.y[r * p.y_stride + n], sums[i][j], p.accumulate);
-      }
+      if (r >= range.end || n >= p.columns) continue;
+      const int64_t at = r * p.y_stride + n;
+      Put(p.y[at], sums[i][j], p.accumulate);
+      if (p.h == nullptr) continue;
+      const float gate = Get(p.gate[at]);
+      Put(p.h[at], gate * Logistic(gate) * Get(p.y[at]));
     }
   }
 }
 
 // A tile of dw of one group: sums over its rows, in order.
-template <class T>
-struct WeightGradient {
-  const T *dy, *x;
-  const int32_t *dy_rows, *x_rows, *offsets;
-  float* dw;
-  int64_t num_rows, N, K;
-  bool accumulate;
-};
-
 template <class T>
 __global__ void WeightGradientKernel(WeightGradient<T> p) {
   const int64_t n_tiles = NumTiles(p.N), k_tiles = NumTiles(p.K);
@@ -179,6 +164,9 @@ int64_t NumGroups(const Tensor& offsets) { return offsets.defined() ? offsets.si
 
 template <class T, class Y>
 void Multiply(const Product<T, Y>& product, bool transposed, Context& ctx) {
+  if constexpr (std::is_same_v<T, BF16>) {
+    if (MultiplyOnHopper(product, transposed, ctx)) return;
+  }
   const int64_t tiles =
       NumRowTiles(product.num_rows, product.num_groups) * NumTiles(product.columns);
   const auto kernel =
@@ -201,7 +189,9 @@ void Multiply(const kernels::LinearArgs& args, bool transposed, Context& ctx) {
                            .inputs = inputs,
                            .columns = outputs,
                            .y_stride = outputs,
-                           .accumulate = args.accumulate},
+                           .accumulate = args.accumulate,
+                           .gate = args.gate.device_data<T>(),
+                           .h = args.h.device_data<T>()},
              transposed, ctx);
   });
 }
@@ -253,10 +243,7 @@ void PackWeight(const Tensor& w, WeightFormat, const Tensor& image, Context& ctx
   Cast({.x = w, .y = image}, ctx);
 }
 
-void Linear(const kernels::LinearArgs& args, Context& ctx) {
-  Multiply(args, false, ctx);
-  if (args.h.defined()) SwiGlu(args.gate, args.y, args.h, ctx);
-}
+void Linear(const kernels::LinearArgs& args, Context& ctx) { Multiply(args, false, ctx); }
 
 void LinearInputGradient(const kernels::LinearInputGradientArgs& args, Context& ctx) {
   Multiply({.x = args.dy,
@@ -287,17 +274,22 @@ void LinearWeightGradient(const kernels::LinearWeightGradientArgs& args, Context
         .offsets = args.offsets.device_data<int32_t>(),
         .dw = args.dw.device_data<float>(),
         .num_rows = args.dy_rows.defined() ? args.dy_rows.size() : args.dy.shape()[0],
+        .num_groups = NumGroups(args.offsets),
         .N = N,
         .K = K,
         .accumulate = args.accumulate};
+    if constexpr (std::is_same_v<T, BF16>) {
+      if (AddGradientOnHopper(gradient, ctx)) return;
+    }
     Launch(WeightGradientKernel<T>, BlockForEach(tiles, kTileThreads), ctx, gradient);
   });
 }
 
-// Some columns at a time: products of all rows with these, then their sums.
+// Some columns at a time, two wide tiles at least: products of all rows with these, then their
+// sums.
 void LinearSum(const kernels::LinearSumArgs& args, Context& ctx) {
   const int64_t R = std::max<int64_t>(args.x.shape()[0], 1), N = args.y.shape()[1];
-  const int64_t at_once = std::max<int64_t>(ctx.chunk_elements() / R / kTile, 1) * kTile;
+  const int64_t at_once = std::max<int64_t>(ctx.chunk_elements() / R / kTile, 8) * kTile;
   for (int64_t n = 0; n < N; n += at_once) {
     const Tensor products =
         ctx.Empty(DType::kF32, {args.x.shape()[0], std::min(at_once, N - n)}, "linear.scratch");

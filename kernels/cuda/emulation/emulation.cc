@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "core/base/check.h"
+#include "kernels/cuda/emulation/hopper.h"
 
 namespace moebius::cuda_emulation {
 namespace {
@@ -16,12 +17,13 @@ namespace {
 constexpr int kWarp = 32;
 constexpr size_t kStackBytes = size_t{256} << 10;
 
-enum class State { kIdle, kRunning, kAtBlockBarrier, kAtWarpBarrier };
+enum class State { kIdle, kRunning, kAtBlockBarrier, kAtWarpBarrier, kPolling };
 
 // A stack on which threads of a block run. One that meets a barrier keeps its stack.
 struct Fiber {
   State state = State::kIdle;
   int thread = 0;
+  const std::function<bool()>* ready = nullptr;  // of one that polls
   jmp_buf resume;
   bool started = false;
   ucontext_t context;
@@ -34,6 +36,7 @@ class Block {
 
   Place& place() { return place_; }
   void Wait(State barrier);
+  void Poll(const std::function<bool()>& ready);
   void* slot(int lane) { return &slots_[running_->thread / kWarp * kWarp + lane]; }
 
  private:
@@ -128,6 +131,12 @@ void Block::Wait(State barrier) {
   if (_setjmp(self->resume) == 0) _longjmp(scheduler_, 1);
 }
 
+void Block::Poll(const std::function<bool()>& ready) {
+  if (ready()) return;
+  running_->ready = &ready;
+  Wait(State::kPolling);
+}
+
 bool Block::AllOfWarpWait(int warp) const {
   const int end = std::min(num_threads_, (warp + 1) * kWarp);
   for (int t = warp * kWarp; t < end; ++t) {
@@ -139,6 +148,12 @@ bool Block::AllOfWarpWait(int warp) const {
 // All threads have begun, and wait or have ended.
 void Block::Release() {
   bool goes_on = false;
+  for (int t = 0; t < num_threads_; ++t) {
+    Fiber* const fiber = of_thread_[t];
+    if (has_ended_[t] || fiber->state != State::kPolling || !(*fiber->ready)()) continue;
+    goes_on = true;
+    Resume(fiber);
+  }
   for (int warp = 0; warp * kWarp < num_threads_; ++warp) {
     if (!AllOfWarpWait(warp)) continue;
     goes_on = true;
@@ -158,14 +173,17 @@ void Block::Release() {
 
 Place& CurrentPlace() { return ThisBlock().place(); }
 
-void Run(int64_t blocks, int threads, const std::function<void()>& body) {
+void Run(int64_t blocks, int threads, int64_t shared_bytes, const std::function<void()>& body) {
   const Index count = {static_cast<unsigned>(blocks), 1, 1};
   for (unsigned block = 0; block < count.x; ++block) {
+    BeginAsync(threads, shared_bytes);
     ThisBlock().Run({block, 0, 0}, count, threads, body);
+    EndAsync();
   }
 }
 
 void BlockBarrier() { ThisBlock().Wait(State::kAtBlockBarrier); }
+void Poll(const std::function<bool()>& ready) { ThisBlock().Poll(ready); }
 void WarpBarrier() { ThisBlock().Wait(State::kAtWarpBarrier); }
 int Lane() { return static_cast<int>(ThisBlock().place().thread.x) % kWarp; }
 

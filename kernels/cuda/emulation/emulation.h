@@ -34,11 +34,14 @@ struct Place {
 };
 Place& CurrentPlace();
 
-// Runs `body` for every thread of `blocks` blocks of `threads` threads, on the calling thread.
-void Run(int64_t blocks, int threads, const std::function<void()>& body);
+// Runs `body` for every thread of `blocks` blocks of `threads` threads with `shared_bytes` of
+// dynamic shared memory, on the calling thread.
+void Run(int64_t blocks, int threads, int64_t shared_bytes, const std::function<void()>& body);
 
 void BlockBarrier();
 void WarpBarrier();
+// Until other threads of the block have made `ready` true.
+void Poll(const std::function<bool()>& ready);
 // Of `bytes` <= 8: what lane `from` of the warp gives.
 void Exchange(void* value, int bytes, int from);
 int Lane();
@@ -82,6 +85,8 @@ unsigned __match_any_sync(unsigned, T value) {
   }
   return alike;
 }
+inline float __fdividef(float a, float b) { return a / b; }
+inline float __expf(float x) { return std::exp(x); }
 inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 
 template <class T>

@@ -1,0 +1,266 @@
+// Pipelined products of tiles on the tensor cores of Hopper, of which linear_hopper.cu is made.
+//
+// A block computes 128 x kColumns sums at a time, in slices of 64 of the depth. Of its three
+// warpgroups the last copies: slices of both operands, gathered and ragged as they are, into a ring
+// of stages in shared memory, swizzled as Wgmma reads them. The first two multiply: each has 64
+// rows of the tile, its sums in registers.
+//
+//                        128 x 256, 4 stages     128 x 128, 6 stages
+//   a slice: operations  4.2 M, 1024 clocks      2.1 M, 512 clocks     (4096 in a clock of an SM)
+//     from L2            48 KB, 48 B a clock     32 KB, 64 B a clock
+//     shared memory      48 KB in, 80 KB out     32 KB in, 48 KB out
+//                        125 B a clock of 128    160 B a clock: 80% of the tensor cores' rate
+//   ring                 192 KB                  192 KB
+//   registers            128 sums of 168         64 sums of 168
+//
+// So the wide tile is the better one wherever there are enough of them. What limits it is L2: at
+// 85 operations a byte, 600 TFLOP/s read 7 TB/s. A copy has two slices of time to arrive.
+#pragma once
+
+#include "kernels/cuda/hopper.h"
+#include "kernels/cuda/products.h"
+
+namespace moebius::cuda {
+
+inline constexpr int kHopperRows = 128, kHopperDepth = 64;  // of a tile; of a slice
+inline constexpr int kConsumers = kHopperRows / 64;         // warpgroups
+inline constexpr int kHopperThreads = (kConsumers + 1) * kWarpgroup;
+inline constexpr int kInstructionDepth = 16;  // of Wgmma
+
+// Stages: an operand of R rows or columns takes R lines. Not transposed, line r is the slice of row
+// r; transposed, every 64 columns have a line for each of the slice's 64 depths.
+inline constexpr int kChunkBytes = 64 * kLineBytes;  // 64 rows or columns
+inline constexpr int kOperandABytes = kHopperRows * kLineBytes;
+
+template <int kColumns>
+struct Ring {
+  static constexpr int kStages = kColumns == 256 ? 4 : 6;
+  static constexpr int kStageBytes = (kHopperRows + kColumns) * kLineBytes;
+  static constexpr int kBytes = kStages * kStageBytes;
+
+  uint64_t full[kStages], empty[kStages];  // barriers
+
+  // By one thread; the others wait for it before they come.
+  __device__ void Open() {
+    for (int i = 0; i < kStages; ++i) {
+      InitBarrier(&full[i], kWarpgroup / kWarp);
+      InitBarrier(&empty[i], kConsumers * kWarpgroup / kWarp);
+    }
+  }
+};
+
+// Where a warpgroup stands in the ring.
+template <int kColumns>
+struct RingPlace {
+  int stage = 0;
+  uint32_t parity = 0;
+
+  __device__ __forceinline__ void Advance() {
+    if (++stage < Ring<kColumns>::kStages) return;
+    stage = 0, parity ^= 1;
+  }
+};
+
+// A copying thread brings one cell of lines Line(), Line() + 16, ...
+inline constexpr int kCells = kLineBytes / kCellBytes, kNumbersOfCell = kCellBytes / 2;
+inline constexpr int kLinesAtOnce = kWarpgroup / kCells;
+__device__ __forceinline__ int CopyCell() { return static_cast<int>(threadIdx.x) % kCells; }
+__device__ __forceinline__ int CopyLine() {
+  return static_cast<int>(threadIdx.x) % kWarpgroup / kCells;
+}
+// In a chunk: that of line CopyLine() + kLinesAtOnce * i.
+__device__ __forceinline__ int CopyPlace(int i) {
+  return (CopyLine() + kLinesAtOnce * i) * kLineBytes +
+         SwizzledCell(CopyLine(), CopyCell()) * kCellBytes;
+}
+
+// Rows begin .. begin + kRows - 1 of an operand whose depth lies side by side; zeros from `end` on,
+// and beyond the depth.
+template <int kRows>
+class RowSlices {
+ public:
+  static constexpr bool kTransposed = false;
+
+  __device__ RowSlices(const BF16* x, int64_t stride, const int32_t* rows, int64_t begin,
+                       int64_t end, int64_t depth)
+      : depth_(static_cast<int>(depth)) {
+#pragma unroll
+    for (int i = 0; i < kEach; ++i) {
+      const int64_t r = begin + CopyLine() + kLinesAtOnce * i;
+      if (r < end) inside_ |= 1u << i;
+      row_[i] = reinterpret_cast<const char*>(x + (r < end ? RowAt(rows, r) * stride : 0)) +
+                CopyCell() * kCellBytes;
+    }
+  }
+
+  __device__ __forceinline__ void Copy(unsigned char* to, int begin) {
+    const bool within = begin + CopyCell() * kNumbersOfCell < depth_;
+#pragma unroll
+    for (int i = 0; i < kEach; ++i) {
+      CopyAsync(to + CopyPlace(i), row_[i] + begin * 2, within && (inside_ >> i & 1) != 0);
+    }
+  }
+
+ private:
+  static constexpr int kEach = kRows / kLinesAtOnce;
+  const char* row_[kEach];
+  uint32_t inside_ = 0;
+  int depth_;
+};
+
+// Columns begin .. begin + kColumns - 1 of an operand whose columns lie side by side, and whose
+// depth are `depth` rows from `first` on; zeros from `end` on, and beyond the depth. Slices are
+// copied from the first to the last.
+template <int kColumns>
+class ColumnSlices {
+ public:
+  static constexpr bool kTransposed = true;
+
+  __device__ ColumnSlices(const BF16* x, int64_t stride, const int32_t* rows, int64_t first,
+                          int64_t depth, int64_t begin, int64_t end)
+      : x_(x + begin + CopyCell() * kNumbersOfCell),
+        stride_(stride),
+        rows_(rows),
+        first_(first),
+        depth_(static_cast<int>(depth)),
+        columns_(static_cast<int>(end - begin) - CopyCell() * kNumbersOfCell) {
+    FindRows(0);
+  }
+
+  __device__ __forceinline__ void Copy(unsigned char* to, int begin) {
+#pragma unroll
+    for (int i = 0; i < kEach; ++i) {
+      const BF16* const from = x_ + (row_[i] < 0 ? 0 : row_[i]) * stride_;
+#pragma unroll
+      for (int chunk = 0; chunk < kColumns / 64; ++chunk) {
+        CopyAsync(to + chunk * kChunkBytes + CopyPlace(i), from + chunk * 64,
+                  row_[i] >= 0 && chunk * 64 < columns_);
+      }
+    }
+    FindRows(begin + kHopperDepth);
+  }
+
+ private:
+  static constexpr int kEach = kHopperDepth / kLinesAtOnce;
+
+  // Of a slice: read while the slice before is on its way.
+  __device__ __forceinline__ void FindRows(int begin) {
+#pragma unroll
+    for (int i = 0; i < kEach; ++i) {
+      const int k = begin + CopyLine() + kLinesAtOnce * i;
+      row_[i] = k < depth_ ? RowAt(rows_, first_ + k) : -1;
+    }
+  }
+
+  const BF16* x_;
+  int64_t stride_;
+  const int32_t* rows_;
+  int64_t first_;
+  int depth_, columns_;
+  int64_t row_[kEach];
+};
+
+// What the copying warpgroup does. A stage is handed over when the two behind it are on their way.
+template <int kColumns>
+class Producer {
+ public:
+  using Stages = Ring<kColumns>;
+
+  __device__ Producer(Stages& ring, unsigned char* stages) : ring_(ring), stages_(stages) {}
+
+  template <class A, class B>
+  __device__ __forceinline__ void Copy(A a, B b, int depth) {
+    for (int begin = 0; begin < depth; begin += kHopperDepth) {
+      Wait(&ring_.empty[copied_.stage], copied_.parity ^ 1);
+      unsigned char* const stage = stages_ + copied_.stage * Stages::kStageBytes;
+      a.Copy(stage, begin);
+      b.Copy(stage + kOperandABytes, begin);
+      CommitCopies();
+      copied_.Advance();
+      if (under_way_ < kUnderWay) {
+        ++under_way_;
+        continue;
+      }
+      WaitCopies<kUnderWay>();
+      HandOver();
+    }
+  }
+
+  // All that has been copied.
+  __device__ __forceinline__ void Finish() {
+    WaitCopies<0>();
+    for (; under_way_ > 0; --under_way_) HandOver();
+  }
+
+ private:
+  static constexpr int kUnderWay = 2;
+  static_assert(kUnderWay < Stages::kStages - 1);
+
+  __device__ __forceinline__ void HandOver() {
+    FenceAsyncProxy();
+    __syncwarp();
+    if (LaneIndex() == 0) Arrive(&ring_.full[handed_over_.stage]);
+    handed_over_.Advance();
+  }
+
+  Stages& ring_;
+  unsigned char* const stages_;
+  RingPlace<kColumns> copied_, handed_over_;
+  int under_way_ = 0;
+};
+
+// What a multiplying warpgroup does.
+template <int kColumns, bool kTransposedA, bool kTransposedB>
+class Consumer {
+ public:
+  using Stages = Ring<kColumns>;
+  using Sums = float[kColumns / 2];
+
+  __device__ Consumer(Stages& ring, const unsigned char* stages, int warpgroup)
+      : ring_(ring), stages_(stages), warpgroup_(warpgroup) {}
+
+  // One slice is multiplied while the next is begun; then the ring gets its stage back.
+  __device__ __forceinline__ void Multiply(int depth, Sums& sums) {
+#pragma unroll
+    for (int i = 0; i < kColumns / 2; ++i) sums[i] = 0;
+    for (int begin = 0; begin < depth; begin += kHopperDepth) {
+      Wait(&ring_.full[begun_.stage], begun_.parity);
+      AddSlice(stages_ + begun_.stage * Stages::kStageBytes, sums);
+      begun_.Advance();
+      WgmmaWait<1>();
+      if (begin > 0) Release();
+    }
+    WgmmaWait<0>();
+    Settle(sums);
+    if (depth > 0) Release();
+  }
+
+ private:
+  __device__ __forceinline__ void AddSlice(const unsigned char* stage, Sums& sums) {
+    const uint64_t a = MatrixDescriptor(stage + warpgroup_ * kChunkBytes, kChunkBytes);
+    const uint64_t b = MatrixDescriptor(stage + kOperandABytes, kChunkBytes);
+    WgmmaFence();
+#pragma unroll
+    for (int i = 0; i < kHopperDepth / kInstructionDepth; ++i) {
+      Wgmma<kTransposedA, kTransposedB>(sums, Further(a, i * Step(kTransposedA)),
+                                        Further(b, i * Step(kTransposedB)));
+    }
+    WgmmaCommit();
+  }
+  // To the next depth of an instruction.
+  static constexpr __device__ uint32_t Step(bool transposed) {
+    return kInstructionDepth * (transposed ? kLineBytes : 2);
+  }
+
+  __device__ __forceinline__ void Release() {
+    if (LaneIndex() == 0) Arrive(&ring_.empty[done_.stage]);
+    done_.Advance();
+  }
+
+  Stages& ring_;
+  const unsigned char* const stages_;
+  const int warpgroup_;
+  RingPlace<kColumns> begun_, done_;
+};
+
+}  // namespace moebius::cuda

@@ -1,0 +1,138 @@
+// Which products run on tensor cores, and how many instructions they take. Their numbers are those
+// of kernels/linear_entries_test.cc on the emulated GPU.
+#include <gtest/gtest.h>
+
+#include <functional>
+
+#include "kernels/cuda/accelerator.h"
+#include "kernels/cuda/emulation/hopper.h"
+#include "kernels/linear.h"
+
+namespace moebius::cuda {
+namespace {
+
+// Of a 64 deep slice of a tile: two warpgroups, 16 of the depth at a time.
+constexpr int64_t kOfSlice = 2 * 4;
+
+class LinearHopperTest : public testing::Test {
+ protected:
+  // 0, 1 and 129 rows of three groups; tiles of 0, 1 and 2 x 128 rows.
+  static constexpr int64_t kRows = 130, kGroups = 3, kTokens = 140;
+
+  static int64_t Instructions(const std::function<void()>& run) {
+    const int64_t before = cuda_emulation::NumProducts();
+    run();
+    return cuda_emulation::NumProducts() - before;
+  }
+
+  Tensor Zeros(DType dtype, const Shape& shape) { return context_.Zeros(dtype, shape, "zeros"); }
+  Tensor Offsets() {
+    const Tensor offsets = Zeros(DType::kI32, {kGroups + 1});
+    offsets.data<int32_t>()[2] = 1;
+    offsets.data<int32_t>()[3] = kRows;
+    return offsets;
+  }
+  Tensor Rows() {
+    const Tensor rows = Zeros(DType::kI32, {kRows});
+    for (int32_t r = 0; r < kRows; ++r) rows.data<int32_t>()[r] = r;
+    return rows;
+  }
+
+  int64_t OfLinear(DType dtype, int64_t N, int64_t K) {
+    const kernels::LinearArgs args = {.x = Zeros(dtype, {kTokens, K}),
+                                      .w = Zeros(dtype, {kGroups, N, K}),
+                                      .offsets = Offsets(),
+                                      .y = Zeros(dtype, {kRows, N}),
+                                      .rows = Rows()};
+    return Instructions([&] { kernels::Linear(args, context_); });
+  }
+  int64_t OfWeightGradient(DType dtype, int64_t N, int64_t K) {
+    const kernels::LinearWeightGradientArgs args = {.dy = Zeros(dtype, {kTokens, N}),
+                                                    .x = Zeros(dtype, {kRows, K}),
+                                                    .offsets = Offsets(),
+                                                    .dw = Zeros(DType::kF32, {kGroups, N, K}),
+                                                    .dy_rows = Rows()};
+    return Instructions([&] { kernels::LinearWeightGradient(args, context_); });
+  }
+
+  Context context_{{.device = {DeviceKind::kCuda, 0}, .accelerator = OpenDevice(0)}};
+};
+
+// The emulated chip has three SMs, which four rows of tiles at most keep busy: 256 columns a tile.
+TEST_F(LinearHopperTest, LinearTakesTilesOfItsRowsAlone) {
+  EXPECT_EQ(OfLinear(DType::kBF16, 264, 72), 3 * 2 * 2 * kOfSlice);
+  EXPECT_EQ(OfLinear(DType::kBF16, 8, 8), 3 * 1 * 1 * kOfSlice);
+}
+
+TEST_F(LinearHopperTest, WeightGradientsTakeSlicesOfTheirRows) {
+  EXPECT_EQ(OfWeightGradient(DType::kBF16, 136, 264), 2 * 2 * (1 + 3) * kOfSlice);
+  EXPECT_EQ(OfWeightGradient(DType::kBF16, 8, 8), (1 + 3) * kOfSlice);
+}
+
+TEST_F(LinearHopperTest, EveryProductOfAnExpertIsOnTensorCores) {
+  const Tensor offsets = Offsets(), rows = Rows();
+  const Tensor tokens = Zeros(DType::kBF16, {kTokens, 64}),
+               hidden = Zeros(DType::kBF16, {kRows, 32});
+  const Tensor up = Zeros(DType::kBF16, {kGroups, 32, 64}),
+               down = Zeros(DType::kBF16, {kGroups, 64, 32});
+  const Tensor of_rows = Zeros(DType::kBF16, {kRows, 64});
+  const auto counts = [&](const std::function<void()>& run) {
+    EXPECT_EQ(Instructions(run), 3 * kOfSlice);
+  };
+  counts([&] {
+    kernels::Linear({.x = tokens,
+                     .w = up,
+                     .offsets = offsets,
+                     .y = hidden,
+                     .rows = rows,
+                     .gate = hidden,
+                     .h = Zeros(DType::kBF16, {kRows, 32})},
+                    context_);
+  });
+  counts([&] {
+    kernels::LinearSum({.x = hidden,
+                        .w = down,
+                        .format = WeightFormat::kPacked,
+                        .offsets = offsets,
+                        .rows = rows,
+                        .y = tokens},
+                       context_);
+  });
+  counts([&] {
+    kernels::LinearSum({.x = hidden,
+                        .w = up,
+                        .format = WeightFormat::kPackedTransposed,
+                        .offsets = offsets,
+                        .rows = rows,
+                        .y = tokens},
+                       context_);
+  });
+  counts([&] {
+    kernels::LinearInputGradient({.dy = hidden, .w = up, .offsets = offsets, .dx = of_rows},
+                                 context_);
+  });
+  counts([&] {
+    kernels::LinearSwiGluGradient({.dy = tokens,
+                                   .w = down,
+                                   .offsets = offsets,
+                                   .rows = rows,
+                                   .gate = hidden,
+                                   .up = hidden,
+                                   .dgate = Zeros(DType::kBF16, {kRows, 32}),
+                                   .dup = Zeros(DType::kBF16, {kRows, 32}),
+                                   .h = Zeros(DType::kBF16, {kRows, 32})},
+                                  context_);
+  });
+}
+
+TEST_F(LinearHopperTest, OtherProductsAreNot) {
+  EXPECT_EQ(OfLinear(DType::kF32, 64, 64), 0);
+  EXPECT_EQ(OfLinear(DType::kBF16, 60, 64), 0);
+  EXPECT_EQ(OfLinear(DType::kBF16, 64, 60), 0);
+  EXPECT_EQ(OfWeightGradient(DType::kF32, 64, 64), 0);
+  EXPECT_EQ(OfWeightGradient(DType::kBF16, 60, 64), 0);
+  EXPECT_EQ(OfWeightGradient(DType::kBF16, 64, 60), 0);
+}
+
+}  // namespace
+}  // namespace moebius::cuda
