@@ -197,7 +197,7 @@ TEST(Linear, KnownAnswerInDoublePrecision) {
 
 // The bits of a row depend neither on the threads nor on the rows beside it.
 TEST(Linear, BitsDependOnOperandsAlone) {
-  constexpr int64_t kRows = 300, kN = 200, kK = 700;
+  constexpr int64_t kRows = 300, kN = 200, kK = 704;
   for (const DType dtype : {DType::kF32, DType::kBF16}) {
     test::DeviceContext one({.num_threads = 1}), four({.num_threads = 4});
     const Values x = Normal(one, dtype, {kRows, kK}, "x"),
@@ -222,7 +222,7 @@ TEST(Linear, BitsDependOnOperandsAlone) {
 }
 
 TEST(LinearSwiGluGradient, BitsDependOnOperandsAlone) {
-  constexpr int64_t kRows = 45, kN = 30, kF = 700;
+  constexpr int64_t kRows = 45, kN = 32, kF = 704;
   test::DeviceContext one({.num_threads = 1}), many({.num_threads = 7});
   for (const DType dtype : {DType::kF32, DType::kBF16}) {
     const auto normal = [&](DType of, const Shape& shape, const char* name) {
@@ -260,7 +260,7 @@ TEST(LinearSwiGluGradient, BitsDependOnOperandsAlone) {
 // However threads share the columns and tokens of a sum, and however many columns are computed at
 // a time.
 TEST(LinearSum, BitsDependOnOperandsAlone) {
-  constexpr int64_t kTokens = 300, kWidth = 100, kInputs = 40, kGroups = 3;
+  constexpr int64_t kTokens = 300, kWidth = 600, kInputs = 40, kGroups = 3;
   test::DeviceContext one, two({.num_threads = 2, .chunk_elements = 1}), many({.num_threads = 7});
   for (const DType dtype : {DType::kF32, DType::kBF16}) {
     const Tensor x = Normal(one, dtype, {kGroups * kTokens, kInputs}, "x").tensor;

@@ -40,13 +40,25 @@ void PrintTo(const LinearCase& c, std::ostream* out) {
 const std::vector<LinearCase>& LinearCases() {
   static const std::vector<LinearCase> cases = [] {
     std::vector<LinearCase> all = {
-        {1, 1, {1}},      {33, 5, {7}},         {64, 256, {130}},        {31, 515, {29}},
-        {70, 1031, {3}},  {5, 7, {0}},          {17, 33, {5, 0, 1, 40}}, {48, 9, {0, 0, 140, 0}},
-        {40, 24, {0, 0}}, {256, 96, {15, 300}}, {600, 40, {130}},
+        {1, 1, {1}},
+        {33, 5, {7}},
+        {64, 256, {130}},
+        {31, 515, {29}},
+        {70, 1031, {3}},
+        {5, 7, {0}},
+        {17, 33, {5, 0, 1, 40}},
+        {48, 9, {0, 0, 140, 0}},
+        {40, 24, {0, 0}},
+        {256, 96, {15, 300}},
+        {600, 40, {130}},
+        {72, 520, {5, 2}},
+        {136, 72, {1, 0, 129, 3}},
+        {264, 520, {0, 260}},
     };
     LinearCase many_groups = {9, 6, std::vector<int>(150)};
     for (int j = 0; j < 150; ++j) many_groups.rows[j] = j * j % 4;
     all.push_back(many_groups);
+    all.push_back({16, 8, many_groups.rows});
     return all;
   }();
   return cases;

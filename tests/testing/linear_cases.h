@@ -20,8 +20,8 @@ struct LinearCase {
 
 void PrintTo(const LinearCase& c, std::ostream* out);
 
-// Odd sizes, several panels, tiles and chunks, one row, empty groups, no rows, all rows in one
-// group, many groups.
+// Odd sizes and multiples of 8, several panels, tiles and chunks, one row, empty groups, no rows,
+// all rows in one group, many groups.
 const std::vector<LinearCase>& LinearCases();
 
 }  // namespace moebius::test

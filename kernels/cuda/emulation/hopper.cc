@@ -148,6 +148,15 @@ Accumulator& AccumulatorAt(float* d, int count, Thread& thread) {
   return thread.accumulators.back();
 }
 
+float Dot(const float* a, const float* b) {
+  float sums[kDepth];
+  for (int k = 0; k < kDepth; ++k) sums[k] = a[k] * b[k];
+  for (int half = kDepth / 2; half > 0; half /= 2) {
+    for (int k = 0; k < half; ++k) sums[k] += sums[k + half];
+  }
+  return sums[0];
+}
+
 // The thread's part of its oldest product.
 void Complete(Thread& thread) {
   Block& block = ThisBlock();
@@ -157,11 +166,7 @@ void Complete(Thread& thread) {
   const int lane = Lane(), first_row = ThreadIndex() % kWarpgroup / 32 * 16 + lane / 4;
   for (int i = 0; i < std::ssize(d.values); ++i) {
     const int row = first_row + i / 2 % 2 * 8, column = i / 4 * 8 + lane % 4 * 2 + i % 2;
-    const float* const a = &product.a_values[row * kDepth];
-    const float* const b = &product.b_values[column * kDepth];
-    float sum = 0;
-    for (int k = 0; k < kDepth; ++k) sum += a[k] * b[k];
-    d.values[i] += sum;
+    d.values[i] += Dot(&product.a_values[row * kDepth], &product.b_values[column * kDepth]);
   }
   if (--d.pending == 0) {
     std::copy(d.values.begin(), d.values.end(), d.registers);
