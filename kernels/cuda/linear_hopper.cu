@@ -94,7 +94,8 @@ struct ProductTiles {
   Product<BF16, Y> p;
 };
 
-// Tiles of dw, whose depth are the rows of a group.
+// Tiles of dw, whose depth are the rows of a group. Without offsets, groups are parts of the rows,
+// `rows_of_part` each.
 template <int kColumns_>
 struct GradientTiles {
   static constexpr int kColumns = kColumns_;
@@ -114,8 +115,9 @@ struct GradientTiles {
   __device__ Tile At(int index, const int32_t*) const {
     const int of_group = RowTiles() * ColumnTiles(), group = index / of_group;
     const TilePlace place = Walk(index % of_group, RowTiles(), ColumnTiles());
-    const int begin = p.offsets == nullptr ? 0 : p.offsets[group];
-    const int end = p.offsets == nullptr ? static_cast<int>(p.num_rows) : p.offsets[group + 1];
+    const int begin = p.offsets == nullptr ? group * rows_of_part : p.offsets[group];
+    const int end = p.offsets == nullptr ? min(begin + rows_of_part, static_cast<int>(p.num_rows))
+                                         : p.offsets[group + 1];
     return {group, begin, place.row * kHopperRows, place.column * kColumns, end - begin};
   }
 
@@ -132,7 +134,17 @@ struct GradientTiles {
   }
 
   WeightGradient<BF16> p;
+  int rows_of_part;
 };
+
+__global__ void SumPartsKernel(const float* parts, int64_t num_parts, float* sum, int64_t n,
+                               bool accumulate) {
+  for (int64_t i = FirstIndex(); i < n; i += IndexStride()) {
+    float x = 0;
+    for (int64_t part = 0; part < num_parts; ++part) x += parts[part * n + i];
+    Put(sum[i], x, accumulate);
+  }
+}
 
 constexpr int kAlignmentBytes = kAtomBytes;  // of the ring, which may begin anywhere
 
@@ -199,6 +211,24 @@ bool Suits(int64_t num_groups, int64_t rows, int64_t inputs, int64_t outputs, Co
          num_groups <= kMostGroups && std::max({rows, inputs, outputs}) < kMost;
 }
 
+// Of the rows of one group, each multiplied by its own blocks, where there are fewer tiles than
+// SMs.
+int64_t NumParts(const WeightGradient<BF16>& p, Context& ctx) {
+  constexpr int64_t kLeastRows = 1024;
+  if (p.offsets != nullptr) return 1;
+  const int64_t tiles = Ceil(p.N, kHopperRows) * Ceil(p.K, kNarrow);
+  return std::max<int64_t>(std::min(ChipOf(ctx).num_sms / tiles, p.num_rows / kLeastRows), 1);
+}
+
+void StartGradient(const WeightGradient<BF16>& p, int rows_of_part, Context& ctx) {
+  const int64_t row_tiles = p.num_groups * Ceil(p.N, kHopperRows);
+  if (WideTiles(row_tiles, p.K, ctx)) {
+    Start(GradientTiles<kWide>{p, rows_of_part}, row_tiles * Ceil(p.K, kWide), ctx);
+  } else {
+    Start(GradientTiles<kNarrow>{p, rows_of_part}, row_tiles * Ceil(p.K, kNarrow), ctx);
+  }
+}
+
 }  // namespace
 
 template <class Y>
@@ -234,12 +264,17 @@ bool AddGradientOnHopper(const WeightGradient<BF16>& p, Context& ctx) {
       !Aligned(p.dw)) {
     return false;
   }
-  const int64_t row_tiles = p.num_groups * Ceil(p.N, kHopperRows);
-  if (WideTiles(row_tiles, p.K, ctx)) {
-    Start(GradientTiles<kWide>{p}, row_tiles * Ceil(p.K, kWide), ctx);
-  } else {
-    Start(GradientTiles<kNarrow>{p}, row_tiles * Ceil(p.K, kNarrow), ctx);
+  const int64_t parts = NumParts(p, ctx);
+  if (parts == 1) {
+    StartGradient(p, static_cast<int>(p.num_rows), ctx);
+    return true;
   }
+  const Tensor sums = ctx.Empty(DType::kF32, {parts, p.N, p.K}, "linear.scratch");
+  WeightGradient<BF16> of_parts = p;
+  of_parts.num_groups = parts, of_parts.dw = sums.device_data<float>(), of_parts.accumulate = false;
+  StartGradient(of_parts, static_cast<int>(Ceil(p.num_rows, parts)), ctx);
+  Launch(SumPartsKernel, ForElements(p.N * p.K), ctx, sums.device_data<float>(), parts, p.dw,
+         p.N * p.K, p.accumulate);
   return true;
 }
 

@@ -7,6 +7,8 @@
 #include "kernels/cuda/accelerator.h"
 #include "kernels/cuda/emulation/hopper.h"
 #include "kernels/linear.h"
+#include "tests/testing/random_tensors.h"
+#include "tests/testing/tolerance.h"
 
 namespace moebius::cuda {
 namespace {
@@ -67,6 +69,25 @@ TEST_F(LinearHopperTest, LinearTakesTilesOfItsRowsAlone) {
 TEST_F(LinearHopperTest, WeightGradientsTakeSlicesOfTheirRows) {
   EXPECT_EQ(OfWeightGradient(DType::kBF16, 136, 264), 2 * 2 * (1 + 3) * kOfSlice);
   EXPECT_EQ(OfWeightGradient(DType::kBF16, 8, 8), (1 + 3) * kOfSlice);
+}
+
+// One tile for three SMs: two parts of 1050 rows, and their sum.
+TEST_F(LinearHopperTest, WeightGradientsOfFewTilesAreSharedByRows) {
+  constexpr int64_t kManyRows = 2100;
+  const test::Values dy = test::Normal(context_, DType::kBF16, {kManyRows, 16}, "dy");
+  const test::Values x = test::Normal(context_, DType::kBF16, {kManyRows, 8}, "x");
+  for (const bool accumulate : {false, true}) {
+    const test::Values dw = test::Normal(context_, DType::kF32, {16, 8}, "dw");
+    kernels::LinearWeightGradient(
+        {.dy = dy.exact, .x = x.exact, .dw = dw.exact, .accumulate = accumulate}, context_);
+    EXPECT_EQ(Instructions([&] {
+                kernels::LinearWeightGradient(
+                    {.dy = dy.tensor, .x = x.tensor, .dw = dw.tensor, .accumulate = accumulate},
+                    context_);
+              }),
+              2 * 17 * kOfSlice);
+    test::ExpectClose(dw.tensor, dw.exact, kManyRows);
+  }
 }
 
 TEST_F(LinearHopperTest, EveryProductOfAnExpertIsOnTensorCores) {
