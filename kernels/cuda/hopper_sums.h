@@ -34,54 +34,139 @@ __device__ __forceinline__ void PutPair(BF16* slots, float x, float y) {
 // `rows` and `columns` are left where the tile begins. Widths are a multiple of 8.
 class SumsPlace {
  public:
-  __device__ SumsPlace(int64_t rows, int64_t columns, int64_t stride) {
-    const int row = static_cast<int>(threadIdx.x) / kWarpgroup * 64 + AccumulatorRow(0);
-    at_ = row * stride + AccumulatorColumn(0);
-    next_ = 8 * stride;
-    columns_ = static_cast<int>(columns);
-    for (int half = 0; half < 2; ++half) inside_[half] = row + 8 * half < rows;
-  }
+  __device__ SumsPlace(int64_t rows, int64_t columns, int64_t stride)
+      : at_(Row(0) * stride + AccumulatorColumn(0)),
+        next_(8 * stride),
+        columns_(static_cast<int>(columns)),
+        inside_{Row(0) < rows, Row(1) < rows} {}
 
-  // Calls visit(offset, sum, next sum) for each pair inside.
+  // Of the tile: a thread has sums of two.
+  static __device__ __forceinline__ int Row(int half) {
+    return static_cast<int>(threadIdx.x) / kWarpgroup * 64 + AccumulatorRow(2 * half);
+  }
+  __device__ __forceinline__ bool HasRow(int half) const { return inside_[half]; }
+
+  // Calls visit(offset, sum, next sum, half, column within the tile but for the thread's own) for
+  // each pair inside.
   template <int n, class Visit>
   __device__ __forceinline__ void ForPairs(float (&sums)[n], const Visit& visit) const {
 #pragma unroll
     for (int i = 0; i < n; i += 2) {
       const int half = i / 2 % 2, column = i / 4 * 8;
-      if (inside_[half] && column < columns_)
-        visit(at_ + half * next_ + column, sums[i], sums[i + 1]);
+      if (inside_[half] && column < columns_) {
+        visit(at_ + half * next_ + column, sums[i], sums[i + 1], half, column);
+      }
     }
   }
 
  private:
-  int64_t at_, next_;
-  int columns_;
-  bool inside_[2];
+  const int64_t at_, next_;
+  const int columns_;
+  const bool inside_[2];
 };
 
-// y (+)= sums; what y became is in sums.
-template <int n, class Y>
-__device__ __forceinline__ void StoreSums(const SumsPlace& place, float (&sums)[n], Y* y,
-                                          bool accumulate) {
-  if (accumulate) {
-    place.ForPairs(sums, [&](int64_t at, float& a, float& b) {
-      const Pair<float> before = GetPair(y + at);
-      a += before.x, b += before.y;
-    });
+// What becomes of a tile's sums, which begin at row `row` and column `column` of a matrix
+// [R, `stride`].
+
+// y (+)= sums; what y became before it was rounded is in sums.
+template <class Y>
+struct StoreY {
+  Y* y;
+  int64_t stride;
+  bool accumulate;
+
+  template <int n>
+  __device__ __forceinline__ void operator()(const SumsPlace& place, int64_t row, int64_t column,
+                                             float (&sums)[n]) const {
+    Y* const first = y + row * stride + column;
+    if (accumulate) {
+      place.ForPairs(sums, [&](int64_t at, float& a, float& b, int, int) {
+        const Pair<float> before = GetPair(first + at);
+        a += before.x, b += before.y;
+      });
+    }
+    place.ForPairs(sums,
+                   [&](int64_t at, float& a, float& b, int, int) { PutPair(first + at, a, b); });
   }
-  place.ForPairs(sums, [&](int64_t at, float& a, float& b) { PutPair(y + at, a, b); });
+};
+
+__device__ __forceinline__ float FastLogistic(float z) {
+  return __fdividef(1.0f, 1.0f + __expf(-z));
 }
 
-// h = silu(gate) * y, of y as it was rounded.
-template <int n>
-__device__ __forceinline__ void StoreSwiGlu(const SumsPlace& place, float (&y)[n], const BF16* gate,
-                                            BF16* h) {
-  const auto silu = [](float g) { return __fdividef(g, 1.0f + __expf(-g)); };
-  place.ForPairs(y, [&](int64_t at, float& a, float& b) {
-    const Pair<float> g = GetPair(gate + at);
-    const Pair<BF16> rounded = Rounded(a, b);
-    PutPair(h + at, silu(g.x) * Get(rounded.x), silu(g.y) * Get(rounded.y));
-  });
-}
+// h = silu(gate) * y as well, of y as it was rounded.
+struct StoreSwiGlu {
+  StoreY<BF16> y;
+  const BF16* gate;
+  BF16* h;
+
+  template <int n>
+  __device__ __forceinline__ void operator()(const SumsPlace& place, int64_t row, int64_t column,
+                                             float (&sums)[n]) const {
+    y(place, row, column, sums);
+    const int64_t first = row * y.stride + column;
+    place.ForPairs(sums, [&](int64_t at, float& a, float& b, int, int) {
+      const Pair<float> g = GetPair(gate + first + at);
+      const Pair<BF16> rounded = Rounded(a, b);
+      PutPair(h + first + at, g.x * FastLogistic(g.x) * Get(rounded.x),
+              g.y * FastLogistic(g.y) * Get(rounded.y));
+    });
+  }
+};
+
+// The sums are d = w^T dy: what they mean for gate and up, and h = weight * silu(gate) * up; of
+// silu(gate) * up * d the sums over each kPart columns, [R, num_parts]. Weights and parts may be
+// null.
+struct StoreSwiGluGradient {
+  static constexpr int kPart = 128;
+
+  const BF16 *gate, *up;
+  const float* weights;
+  BF16 *dgate, *dup, *h;
+  float* parts;
+  int64_t stride, num_parts;
+
+  template <int n>
+  __device__ __forceinline__ void operator()(const SumsPlace& place, int64_t row, int64_t column,
+                                             float (&sums)[n]) const {
+    float weight[2] = {1, 1}, of_rows[2][2 * n / kPart] = {};
+    for (int half = 0; half < 2; ++half) {
+      if (weights != nullptr && place.HasRow(half)) weight[half] = weights[row + place.Row(half)];
+    }
+    const int64_t first = row * stride + column;
+    place.ForPairs(sums, [&](int64_t at, float& a, float& b, int half, int c) {
+      const Pair<float> g = GetPair(gate + first + at), u = GetPair(up + first + at);
+      const One x = Differentiate(g.x, u.x, a, weight[half]);
+      const One y = Differentiate(g.y, u.y, b, weight[half]);
+      PutPair(dgate + first + at, x.dgate, y.dgate);
+      PutPair(dup + first + at, x.dup, y.dup);
+      PutPair(h + first + at, weight[half] * x.h, weight[half] * y.h);
+      of_rows[half][c / kPart] += x.h * a + y.h * b;
+    });
+    if (parts == nullptr) return;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+#pragma unroll
+      for (int i = 0; i < 2 * n / kPart; ++i) {
+        float sum = of_rows[half][i];  // of four threads, which have the row's columns
+        sum += __shfl_xor_sync(0xFFFFFFFFu, sum, 1);
+        sum += __shfl_xor_sync(0xFFFFFFFFu, sum, 2);
+        const int64_t part = column / kPart + i;
+        if (LaneIndex() % 4 == 0 && place.HasRow(half) && part < num_parts) {
+          parts[(row + place.Row(half)) * num_parts + part] = sum;
+        }
+      }
+    }
+  }
+
+ private:
+  struct One {
+    float dgate, dup, h;
+  };
+  static __device__ __forceinline__ One Differentiate(float gate, float up, float d, float weight) {
+    const float s = FastLogistic(gate), ds = weight * d * s;
+    return {ds * up * (1.0f + gate * (1.0f - s)), ds * gate, gate * s * up};
+  }
+};
 
 }  // namespace moebius::cuda

@@ -174,25 +174,32 @@ void Multiply(const Product<T, Y>& product, bool transposed, Context& ctx) {
   Launch(kernel, BlockForEach(tiles, kTileThreads), ctx, product);
 }
 
+// All of it but where the result goes.
+template <class T, class Y>
+Product<T, Y> ProductOf(const kernels::LinearArgs& args, const Shape& result, bool transposed) {
+  const int64_t inputs = args.x.shape()[1], outputs = result[1];
+  return {.x = args.x.device_data<T>(),
+          .rows = args.rows.device_data<int32_t>(),
+          .offsets = args.offsets.device_data<int32_t>(),
+          .w = args.w.device_data<T>(),
+          .w_group = inputs * outputs,
+          .w_stride = transposed ? outputs : inputs,
+          .y = nullptr,
+          .num_rows = result[0],
+          .num_groups = NumGroups(args.offsets),
+          .inputs = inputs,
+          .columns = outputs,
+          .y_stride = outputs,
+          .accumulate = args.accumulate};
+}
+
 void Multiply(const kernels::LinearArgs& args, bool transposed, Context& ctx) {
-  const int64_t inputs = args.x.shape()[1], outputs = args.y.shape()[1];
   WithTypes(args.x.dtype(), args.y.dtype(), [&]<class T, class Y>(T, Y) {
-    Multiply(Product<T, Y>{.x = args.x.device_data<T>(),
-                           .rows = args.rows.device_data<int32_t>(),
-                           .offsets = args.offsets.device_data<int32_t>(),
-                           .w = args.w.device_data<T>(),
-                           .w_group = inputs * outputs,
-                           .w_stride = transposed ? outputs : inputs,
-                           .y = args.y.device_data<Y>(),
-                           .num_rows = args.y.shape()[0],
-                           .num_groups = NumGroups(args.offsets),
-                           .inputs = inputs,
-                           .columns = outputs,
-                           .y_stride = outputs,
-                           .accumulate = args.accumulate,
-                           .gate = args.gate.device_data<T>(),
-                           .h = args.h.device_data<T>()},
-             transposed, ctx);
+    auto product = ProductOf<T, Y>(args, args.y.shape(), transposed);
+    product.y = args.y.device_data<Y>();
+    product.gate = args.gate.device_data<T>();
+    product.h = args.h.device_data<T>();
+    Multiply(product, transposed, ctx);
   });
 }
 
@@ -256,10 +263,15 @@ void LinearInputGradient(const kernels::LinearInputGradientArgs& args, Context& 
 }
 
 void LinearSwiGluGradient(const kernels::LinearSwiGluGradientArgs& args, Context& ctx) {
-  const Tensor product = ctx.Empty(DType::kF32, args.gate.shape(), "linear.dx");
-  LinearInputGradient(
-      {.dy = args.dy, .w = args.w, .offsets = args.offsets, .dx = product, .rows = args.rows}, ctx);
-  WeightedSwiGluGradient(args, product, ctx);
+  kernels::LinearArgs product = {
+      .x = args.dy, .w = args.w, .offsets = args.offsets, .y = {}, .rows = args.rows};
+  if (args.dy.dtype() == DType::kBF16 &&
+      SwiGluGradientOnHopper(ProductOf<BF16, float>(product, args.gate.shape(), true), args, ctx)) {
+    return;
+  }
+  product.y = ctx.Empty(DType::kF32, args.gate.shape(), "linear.dx");
+  Multiply(product, true, ctx);
+  WeightedSwiGluGradient(args, product.y, ctx);
 }
 
 void LinearWeightGradient(const kernels::LinearWeightGradientArgs& args, Context& ctx) {

@@ -3,140 +3,12 @@
 #include <type_traits>
 
 #include "kernels/cuda/chip.h"
-#include "kernels/cuda/hopper_pipeline.h"
-#include "kernels/cuda/hopper_sums.h"
+#include "kernels/cuda/hopper_tiles.h"
 
 namespace moebius::cuda {
 namespace {
 
-// Tiles that run at the same time share rows and columns in L2: of a grid of tiles, number `index`
-// in bands of kBand rows, column by column.
-struct TilePlace {
-  int row, column;
-};
-__device__ TilePlace Walk(int index, int rows, int columns) {
-  constexpr int kBand = 16;
-  const int band = index / (kBand * columns), within = index % (kBand * columns);
-  const int rows_of_band = min(kBand, rows - band * kBand);
-  return {band * kBand + within % rows_of_band, within / rows_of_band};
-}
-
-__host__ __device__ constexpr int64_t Ceil(int64_t n, int64_t tile) {
-  return (n + tile - 1) / tile;
-}
-
-// Tiles of y. A row of tiles belongs to one group: `table` has how many there are before each.
-template <int kColumns_, bool kTransposedW, class Y, bool kSwiGlu>
-struct ProductTiles {
-  static constexpr int kColumns = kColumns_;
-  static constexpr bool kTransposedA = false, kTransposedB = kTransposedW;
-
-  struct Tile {
-    int group, begin, end;  // rows
-    int column, depth;
-  };
-
-  // By the first warp.
-  __device__ void Plan(int32_t* table) const {
-    int32_t before = 0;
-    for (int first = 0; first < p.num_groups; first += kWarp) {
-      const int group = first + LaneIndex();
-      int32_t tiles = group < p.num_groups ? RowTiles(End(group) - Begin(group)) : 0;
-      for (int lanes = 1; lanes < kWarp; lanes *= 2) {
-        const int32_t others = __shfl_up_sync(0xFFFFFFFFu, tiles, lanes);
-        if (LaneIndex() >= lanes) tiles += others;
-      }
-      if (group < p.num_groups) table[group + 1] = before + tiles;
-      before += __shfl_sync(0xFFFFFFFFu, tiles, kWarp - 1);
-    }
-    if (LaneIndex() == 0) table[0] = 0;
-  }
-  __device__ int Begin(int group) const { return p.offsets == nullptr ? 0 : p.offsets[group]; }
-  __device__ int End(int group) const {
-    return p.offsets == nullptr ? static_cast<int>(p.num_rows) : p.offsets[group + 1];
-  }
-  static __device__ int RowTiles(int rows) { return (rows + kHopperRows - 1) / kHopperRows; }
-  __device__ int ColumnTiles() const { return static_cast<int>(Ceil(p.columns, kColumns)); }
-
-  __device__ int NumTiles(const int32_t* table) const {
-    return table[p.num_groups] * ColumnTiles();
-  }
-  __device__ Tile At(int index, const int32_t* table) const {
-    const TilePlace place = Walk(index, table[p.num_groups], ColumnTiles());
-    int group = 0, beyond = static_cast<int>(p.num_groups);
-    while (beyond - group > 1) {
-      const int middle = (group + beyond) / 2;
-      (table[middle] <= place.row ? group : beyond) = middle;
-    }
-    return {group, Begin(group) + (place.row - table[group]) * kHopperRows, End(group),
-            place.column * kColumns, static_cast<int>(p.inputs)};
-  }
-
-  __device__ auto A(const Tile& tile) const {
-    return RowSlices<kHopperRows>(p.x, p.inputs, p.rows, tile.begin, tile.end, tile.depth);
-  }
-  __device__ auto B(const Tile& tile) const {
-    const BF16* const w = p.w + tile.group * p.w_group;
-    if constexpr (kTransposedW) {
-      return ColumnSlices<kColumns>(w, p.w_stride, nullptr, 0, tile.depth, tile.column, p.columns);
-    } else {
-      return RowSlices<kColumns>(w, p.w_stride, nullptr, tile.column, p.columns, tile.depth);
-    }
-  }
-
-  __device__ __forceinline__ void Store(const Tile& tile, float (&sums)[kColumns / 2]) const {
-    const SumsPlace place(tile.end - tile.begin, p.columns - tile.column, p.y_stride);
-    const int64_t first = int64_t{tile.begin} * p.y_stride + tile.column;
-    StoreSums(place, sums, p.y + first, p.accumulate);
-    if constexpr (kSwiGlu) StoreSwiGlu(place, sums, p.gate + first, p.h + first);
-  }
-
-  Product<BF16, Y> p;
-};
-
-// Tiles of dw, whose depth are the rows of a group. Without offsets, groups are parts of the rows,
-// `rows_of_part` each.
-template <int kColumns_>
-struct GradientTiles {
-  static constexpr int kColumns = kColumns_;
-  static constexpr bool kTransposedA = true, kTransposedB = true;
-
-  struct Tile {
-    int group, begin;  // first row
-    int n, k, depth;
-  };
-
-  __device__ void Plan(int32_t*) const {}
-  __device__ int RowTiles() const { return static_cast<int>(Ceil(p.N, kHopperRows)); }
-  __device__ int ColumnTiles() const { return static_cast<int>(Ceil(p.K, kColumns)); }
-  __device__ int NumTiles(const int32_t*) const {
-    return static_cast<int>(p.num_groups) * RowTiles() * ColumnTiles();
-  }
-  __device__ Tile At(int index, const int32_t*) const {
-    const int of_group = RowTiles() * ColumnTiles(), group = index / of_group;
-    const TilePlace place = Walk(index % of_group, RowTiles(), ColumnTiles());
-    const int begin = p.offsets == nullptr ? group * rows_of_part : p.offsets[group];
-    const int end = p.offsets == nullptr ? min(begin + rows_of_part, static_cast<int>(p.num_rows))
-                                         : p.offsets[group + 1];
-    return {group, begin, place.row * kHopperRows, place.column * kColumns, end - begin};
-  }
-
-  __device__ auto A(const Tile& tile) const {
-    return ColumnSlices<kHopperRows>(p.dy, p.N, p.dy_rows, tile.begin, tile.depth, tile.n, p.N);
-  }
-  __device__ auto B(const Tile& tile) const {
-    return ColumnSlices<kColumns>(p.x, p.K, p.x_rows, tile.begin, tile.depth, tile.k, p.K);
-  }
-
-  __device__ __forceinline__ void Store(const Tile& tile, float (&sums)[kColumns / 2]) const {
-    const SumsPlace place(p.N - tile.n, p.K - tile.k, p.K);
-    StoreSums(place, sums, p.dw + (tile.group * p.N + tile.n) * p.K + tile.k, p.accumulate);
-  }
-
-  WeightGradient<BF16> p;
-  int rows_of_part;
-};
-
+// sum[i] (+)= the sum of parts [num_parts, n] over the parts, in order.
 __global__ void SumPartsKernel(const float* parts, int64_t num_parts, float* sum, int64_t n,
                                bool accumulate) {
   for (int64_t i = FirstIndex(); i < n; i += IndexStride()) {
@@ -146,36 +18,12 @@ __global__ void SumPartsKernel(const float* parts, int64_t num_parts, float* sum
   }
 }
 
-constexpr int kAlignmentBytes = kAtomBytes;  // of the ring, which may begin anywhere
-
-template <class Tiles>
-__global__ void __launch_bounds__(kHopperThreads, 1) TilesKernel(const Tiles tiles) {
-  using Stages = Ring<Tiles::kColumns>;
-  __shared__ Stages ring;
-  auto* const space = static_cast<unsigned char*>(DynamicShared());
-  unsigned char* const stages = space + (-SharedAddress(space) & (kAlignmentBytes - 1));
-  auto* const table = reinterpret_cast<int32_t*>(stages + Stages::kBytes);
-  const int warpgroup = __shfl_sync(0xFFFFFFFFu, static_cast<int>(threadIdx.x) / kWarpgroup, 0);
-  if (threadIdx.x < kWarp) tiles.Plan(table);
-  if (threadIdx.x == 0) ring.Open();
-  __syncthreads();
-  const int num_tiles = tiles.NumTiles(table), step = static_cast<int>(gridDim.x);
-  if (warpgroup == kConsumers) {
-    Producer<Tiles::kColumns> producer(ring, stages);
-    for (int i = static_cast<int>(blockIdx.x); i < num_tiles; i += step) {
-      const auto tile = tiles.At(i, table);
-      producer.Copy(tiles.A(tile), tiles.B(tile), tile.depth);
-    }
-    producer.Finish();
-  } else {
-    Consumer<Tiles::kColumns, Tiles::kTransposedA, Tiles::kTransposedB> consumer(ring, stages,
-                                                                                 warpgroup);
-    for (int i = static_cast<int>(blockIdx.x); i < num_tiles; i += step) {
-      const auto tile = tiles.At(i, table);
-      float sums[Tiles::kColumns / 2];
-      consumer.Multiply(tile.depth, sums);
-      tiles.Store(tile, sums);
-    }
+// sums[r] = the sum of a row of x [R, columns], in order.
+__global__ void SumRowsKernel(const float* x, int64_t columns, float* sums, int64_t R) {
+  for (int64_t r = FirstIndex(); r < R; r += IndexStride()) {
+    float sum = 0;
+    for (int64_t i = 0; i < columns; ++i) sum += x[r * columns + i];
+    sums[r] = sum;
   }
 }
 
@@ -229,35 +77,69 @@ void StartGradient(const WeightGradient<BF16>& p, int rows_of_part, Context& ctx
   }
 }
 
+template <class Y>
+bool Suits(const Product<BF16, Y>& p, Context& ctx) {
+  return Suits(p.num_groups, p.num_rows, p.inputs, p.columns, ctx) && p.w_stride % 8 == 0 &&
+         Aligned(p.x) && Aligned(p.w);
+}
+
+template <bool kTransposed, class Y, class Result>
+void StartProduct(const Product<BF16, Y>& p, const Result& result, Context& ctx) {
+  const int64_t row_tiles = p.num_rows / kHopperRows + p.num_groups;  // at most
+  if (WideTiles(row_tiles, p.columns, ctx)) {
+    Start(ProductTiles<kWide, kTransposed, Y, Result>{p, result},
+          row_tiles * Ceil(p.columns, kWide), ctx);
+  } else {
+    Start(ProductTiles<kNarrow, kTransposed, Y, Result>{p, result},
+          row_tiles * Ceil(p.columns, kNarrow), ctx);
+  }
+}
+
 }  // namespace
 
 template <class Y>
 bool MultiplyOnHopper(const Product<BF16, Y>& p, bool transposed, Context& ctx) {
-  if (!Suits(p.num_groups, p.num_rows, p.inputs, p.columns, ctx) || p.w_stride % 8 != 0 ||
-      !Aligned(p.x) || !Aligned(p.w) || !Aligned(p.y) || !Aligned(p.gate) || !Aligned(p.h)) {
-    return false;
-  }
-  const int64_t row_tiles = p.num_rows / kHopperRows + p.num_groups;  // at most
-  const auto start = [&]<int kColumns, bool kTransposed, bool kSwiGlu>() {
-    Start(ProductTiles<kColumns, kTransposed, Y, kSwiGlu>{p}, row_tiles * Ceil(p.columns, kColumns),
-          ctx);
-  };
-  const auto start_kind = [&]<int kColumns>() {
-    if (transposed) return start.template operator()<kColumns, true, false>();
-    if constexpr (std::is_same_v<Y, BF16>) {
-      if (p.h != nullptr) return start.template operator()<kColumns, false, true>();
+  if (!Suits(p, ctx) || !Aligned(p.y) || !Aligned(p.gate) || !Aligned(p.h)) return false;
+  const StoreY<Y> store = {p.y, p.y_stride, p.accumulate};
+  if constexpr (std::is_same_v<Y, BF16>) {
+    if (p.h != nullptr) {
+      CHECK(!transposed) << "h of w^T x";
+      StartProduct<false>(p, StoreSwiGlu{store, p.gate, p.h}, ctx);
+      return true;
     }
-    start.template operator()<kColumns, false, false>();
-  };
-  if (WideTiles(row_tiles, p.columns, ctx)) {
-    start_kind.template operator()<kWide>();
-  } else {
-    start_kind.template operator()<kNarrow>();
   }
+  transposed ? StartProduct<true>(p, store, ctx) : StartProduct<false>(p, store, ctx);
   return true;
 }
 template bool MultiplyOnHopper(const Product<BF16, float>&, bool, Context&);
 template bool MultiplyOnHopper(const Product<BF16, BF16>&, bool, Context&);
+
+bool SwiGluGradientOnHopper(const Product<BF16, float>& p,
+                            const kernels::LinearSwiGluGradientArgs& args, Context& ctx) {
+  if (!Suits(p, ctx)) return false;
+  for (const Tensor* x : {&args.gate, &args.up, &args.dgate, &args.dup, &args.h}) {
+    if (!Aligned(x->device_data<BF16>())) return false;
+  }
+  StoreSwiGluGradient store = {.gate = args.gate.device_data<BF16>(),
+                               .up = args.up.device_data<BF16>(),
+                               .weights = args.weights.device_data<float>(),
+                               .dgate = args.dgate.device_data<BF16>(),
+                               .dup = args.dup.device_data<BF16>(),
+                               .h = args.h.device_data<BF16>(),
+                               .parts = nullptr,
+                               .stride = p.y_stride,
+                               .num_parts = Ceil(p.columns, StoreSwiGluGradient::kPart)};
+  if (!args.dweights.defined()) {
+    StartProduct<true>(p, store, ctx);
+    return true;
+  }
+  const Tensor parts = ctx.Empty(DType::kF32, {p.num_rows, store.num_parts}, "linear.scratch");
+  store.parts = parts.device_data<float>();
+  StartProduct<true>(p, store, ctx);
+  Launch(SumRowsKernel, ForElements(p.num_rows), ctx, store.parts, store.num_parts,
+         args.dweights.device_data<float>(), p.num_rows);
+  return true;
+}
 
 bool AddGradientOnHopper(const WeightGradient<BF16>& p, Context& ctx) {
   if (!Suits(p.num_groups, p.num_rows, p.N, p.K, ctx) || !Aligned(p.dy) || !Aligned(p.x) ||

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "kernels/cuda/device.h"
+#include "kernels/linear.h"
 
 namespace moebius::cuda {
 
@@ -39,6 +40,9 @@ __device__ inline int64_t RowAt(const int32_t* rows, int64_t r) {
 // `transposed`: outputs of a weight lie side by side, for w^T x; otherwise inputs ([N, K], w x).
 template <class Y>
 bool MultiplyOnHopper(const Product<BF16, Y>& product, bool transposed, Context& ctx);
+// Of `product`, transposed and without y: what it means for gate and up.
+bool SwiGluGradientOnHopper(const Product<BF16, float>& product,
+                            const kernels::LinearSwiGluGradientArgs& args, Context& ctx);
 bool AddGradientOnHopper(const WeightGradient<BF16>& gradient, Context& ctx);
 
 }  // namespace moebius::cuda
