@@ -9,12 +9,14 @@
 //   a slice: operations  4.2 M, 1024 clocks      2.1 M, 512 clocks     (4096 in a clock of an SM)
 //     from L2            48 KB, 48 B a clock     32 KB, 64 B a clock
 //     shared memory      48 KB in, 80 KB out     32 KB in, 48 KB out
-//                        125 B a clock of 128    160 B a clock: 80% of the tensor cores' rate
+//                        128 B a clock of 128    160 B a clock: 80% of the tensor cores' rate
 //   ring                 192 KB                  192 KB
 //   registers            128 sums of 168         64 sums of 168
 //
-// So the wide tile is the better one wherever there are enough of them. What limits it is L2: at
-// 85 operations a byte, 600 TFLOP/s read 7 TB/s. A copy has two slices of time to arrive.
+// So the wide tile is the better one wherever there are enough of them. What limits it is shared
+// memory, and L2: at 85 operations a byte, 600 TFLOP/s read 7 TB/s. A copy has two slices of time
+// to arrive. Sums are written behind a tile, while the next one is copied but nothing is
+// multiplied.
 #pragma once
 
 #include "kernels/cuda/hopper.h"
@@ -74,6 +76,18 @@ __device__ __forceinline__ int CopyPlace(int i) {
          SwizzledCell(CopyLine(), CopyCell()) * kCellBytes;
 }
 
+// Where rows r, r + kLinesAtOnce, ... stand, or the last one instead of those behind it: read
+// together, without branches.
+template <int n>
+__device__ __forceinline__ void FindRows(const int32_t* rows, int64_t r, int64_t last,
+                                         int64_t (&found)[n]) {
+#pragma unroll
+  for (int i = 0; i < n; ++i) found[i] = min(r + kLinesAtOnce * i, last);
+  if (rows == nullptr) return;
+#pragma unroll
+  for (int i = 0; i < n; ++i) found[i] = rows[found[i]];
+}
+
 // Rows begin .. begin + kRows - 1 of an operand whose depth lies side by side; zeros from `end` on,
 // and beyond the depth.
 template <int kRows>
@@ -81,15 +95,16 @@ class RowSlices {
  public:
   static constexpr bool kTransposed = false;
 
+  // begin < end.
   __device__ RowSlices(const BF16* x, int64_t stride, const int32_t* rows, int64_t begin,
                        int64_t end, int64_t depth)
       : depth_(static_cast<int>(depth)) {
+    int64_t row[kEach];
+    FindRows(rows, begin + CopyLine(), end - 1, row);
 #pragma unroll
     for (int i = 0; i < kEach; ++i) {
-      const int64_t r = begin + CopyLine() + kLinesAtOnce * i;
-      if (r < end) inside_ |= 1u << i;
-      row_[i] = reinterpret_cast<const char*>(x + (r < end ? RowAt(rows, r) * stride : 0)) +
-                CopyCell() * kCellBytes;
+      if (begin + CopyLine() + kLinesAtOnce * i < end) inside_ |= 1u << i;
+      row_[i] = reinterpret_cast<const char*>(x + row[i] * stride) + CopyCell() * kCellBytes;
     }
   }
 
@@ -124,32 +139,29 @@ class ColumnSlices {
         first_(first),
         depth_(static_cast<int>(depth)),
         columns_(static_cast<int>(end - begin) - CopyCell() * kNumbersOfCell) {
-    FindRows(0);
+    Find(0);
   }
 
   __device__ __forceinline__ void Copy(unsigned char* to, int begin) {
 #pragma unroll
     for (int i = 0; i < kEach; ++i) {
-      const BF16* const from = x_ + (row_[i] < 0 ? 0 : row_[i]) * stride_;
+      const BF16* const from = x_ + row_[i] * stride_;
+      const bool within = begin + CopyLine() + kLinesAtOnce * i < depth_;
 #pragma unroll
       for (int chunk = 0; chunk < kColumns / 64; ++chunk) {
         CopyAsync(to + chunk * kChunkBytes + CopyPlace(i), from + chunk * 64,
-                  row_[i] >= 0 && chunk * 64 < columns_);
+                  within && chunk * 64 < columns_);
       }
     }
-    FindRows(begin + kHopperDepth);
+    Find(begin + kHopperDepth);
   }
 
  private:
   static constexpr int kEach = kHopperDepth / kLinesAtOnce;
 
-  // Of a slice: read while the slice before is on its way.
-  __device__ __forceinline__ void FindRows(int begin) {
-#pragma unroll
-    for (int i = 0; i < kEach; ++i) {
-      const int k = begin + CopyLine() + kLinesAtOnce * i;
-      row_[i] = k < depth_ ? RowAt(rows_, first_ + k) : -1;
-    }
+  // Rows of a slice, while the slice before is on its way.
+  __device__ __forceinline__ void Find(int begin) {
+    if (begin < depth_) FindRows(rows_, first_ + begin + CopyLine(), first_ + depth_ - 1, row_);
   }
 
   const BF16* x_;

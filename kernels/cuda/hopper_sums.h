@@ -15,10 +15,10 @@ struct alignas(2 * sizeof(Y)) Pair {
   Y x, y;
 };
 template <class Y>
-__device__ __forceinline__ Pair<float> GetPair(const Y* slots) {
+__device__ __forceinline__ Pair<Y> GetPair(const Y* slots) {
   Pair<Y> pair;
   memcpy(&pair, __builtin_assume_aligned(slots, sizeof pair), sizeof pair);
-  return {Get(pair.x), Get(pair.y)};
+  return pair;
 }
 __device__ __forceinline__ void PutPair(float* slots, float x, float y) {
   *reinterpret_cast<Pair<float>*>(slots) = {x, y};
@@ -46,20 +46,45 @@ class SumsPlace {
   }
   __device__ __forceinline__ bool HasRow(int half) const { return inside_[half]; }
 
-  // Calls visit(offset, sum, next sum, half, column within the tile but for the thread's own) for
-  // each pair inside.
+  // Calls visit(offset, sum, next sum) for each pair inside.
   template <int n, class Visit>
   __device__ __forceinline__ void ForPairs(float (&sums)[n], const Visit& visit) const {
 #pragma unroll
     for (int i = 0; i < n; i += 2) {
-      const int half = i / 2 % 2, column = i / 4 * 8;
-      if (inside_[half] && column < columns_) {
-        visit(at_ + half * next_ + column, sums[i], sums[i + 1], half, column);
+      if (Inside(i)) visit(Offset(i), sums[i], sums[i + 1]);
+    }
+  }
+
+  // Calls visit(offset, read(offset), i) for pairs sums[i], sums[i + 1] inside. kAtOnce of them are
+  // read before the first is visited: one wait for memory instead of many.
+  template <int n, int kAtOnce, class Read, class Visit>
+  __device__ __forceinline__ void ForPairsRead(const Read& read, const Visit& visit) const {
+#pragma unroll
+    for (int begin = 0; begin < n; begin += 2 * kAtOnce) {
+      decltype(read(int64_t{})) values[kAtOnce];
+#pragma unroll
+      for (int j = 0; j < kAtOnce; ++j) {
+        if (Inside(begin + 2 * j)) values[j] = read(Offset(begin + 2 * j));
+      }
+#pragma unroll
+      for (int j = 0; j < kAtOnce; ++j) {
+        if (Inside(begin + 2 * j)) visit(Offset(begin + 2 * j), values[j], begin + 2 * j);
       }
     }
   }
 
+  // Of sums[i], of its row, and of the tile but for the thread's own columns.
+  static constexpr __device__ __forceinline__ int Half(int i) { return i / 2 % 2; }
+  static constexpr __device__ __forceinline__ int Column(int i) { return i / 4 * 8; }
+
  private:
+  __device__ __forceinline__ bool Inside(int i) const {
+    return inside_[Half(i)] && Column(i) < columns_;
+  }
+  __device__ __forceinline__ int64_t Offset(int i) const {
+    return at_ + Half(i) * next_ + Column(i);
+  }
+
   const int64_t at_, next_;
   const int columns_;
   const bool inside_[2];
@@ -80,13 +105,12 @@ struct StoreY {
                                              float (&sums)[n]) const {
     Y* const first = y + row * stride + column;
     if (accumulate) {
-      place.ForPairs(sums, [&](int64_t at, float& a, float& b, int, int) {
-        const Pair<float> before = GetPair(first + at);
-        a += before.x, b += before.y;
+      place.ForPairs(sums, [&](int64_t at, float& a, float& b) {
+        const Pair<Y> before = GetPair(first + at);
+        a += Get(before.x), b += Get(before.y);
       });
     }
-    place.ForPairs(sums,
-                   [&](int64_t at, float& a, float& b, int, int) { PutPair(first + at, a, b); });
+    place.ForPairs(sums, [&](int64_t at, float& a, float& b) { PutPair(first + at, a, b); });
   }
 };
 
@@ -105,13 +129,16 @@ struct StoreSwiGlu {
                                              float (&sums)[n]) const {
     y(place, row, column, sums);
     const int64_t first = row * y.stride + column;
-    place.ForPairs(sums, [&](int64_t at, float& a, float& b, int, int) {
-      const Pair<float> g = GetPair(gate + first + at);
-      const Pair<BF16> rounded = Rounded(a, b);
-      PutPair(h + first + at, g.x * FastLogistic(g.x) * Get(rounded.x),
-              g.y * FastLogistic(g.y) * Get(rounded.y));
-    });
+    place.ForPairsRead<n, 8>([&](int64_t at) { return GetPair(gate + first + at); },
+                             [&](int64_t at, const Pair<BF16>& g, int i) {
+                               const Pair<BF16> rounded = Rounded(sums[i], sums[i + 1]);
+                               PutPair(h + first + at, Silu(Get(g.x)) * Get(rounded.x),
+                                       Silu(Get(g.y)) * Get(rounded.y));
+                             });
   }
+
+ private:
+  static __device__ __forceinline__ float Silu(float g) { return g * FastLogistic(g); }
 };
 
 // The sums are d = w^T dy: what they mean for gate and up, and h = weight * silu(gate) * up; of
@@ -134,15 +161,19 @@ struct StoreSwiGluGradient {
       if (weights != nullptr && place.HasRow(half)) weight[half] = weights[row + place.Row(half)];
     }
     const int64_t first = row * stride + column;
-    place.ForPairs(sums, [&](int64_t at, float& a, float& b, int half, int c) {
-      const Pair<float> g = GetPair(gate + first + at), u = GetPair(up + first + at);
-      const One x = Differentiate(g.x, u.x, a, weight[half]);
-      const One y = Differentiate(g.y, u.y, b, weight[half]);
-      PutPair(dgate + first + at, x.dgate, y.dgate);
-      PutPair(dup + first + at, x.dup, y.dup);
-      PutPair(h + first + at, weight[half] * x.h, weight[half] * y.h);
-      of_rows[half][c / kPart] += x.h * a + y.h * b;
-    });
+    place.ForPairsRead<n, 4>(
+        [&](int64_t at) {
+          return Inputs{GetPair(gate + first + at), GetPair(up + first + at)};
+        },
+        [&](int64_t at, const Inputs& in, int i) {
+          const int half = place.Half(i);
+          const One x = Differentiate(in.gate.x, in.up.x, sums[i], weight[half]);
+          const One y = Differentiate(in.gate.y, in.up.y, sums[i + 1], weight[half]);
+          PutPair(dgate + first + at, x.dgate, y.dgate);
+          PutPair(dup + first + at, x.dup, y.dup);
+          PutPair(h + first + at, weight[half] * x.h, weight[half] * y.h);
+          of_rows[half][place.Column(i) / kPart] += x.h * sums[i] + y.h * sums[i + 1];
+        });
     if (parts == nullptr) return;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
@@ -160,12 +191,15 @@ struct StoreSwiGluGradient {
   }
 
  private:
+  struct Inputs {
+    Pair<BF16> gate, up;
+  };
   struct One {
     float dgate, dup, h;
   };
-  static __device__ __forceinline__ One Differentiate(float gate, float up, float d, float weight) {
-    const float s = FastLogistic(gate), ds = weight * d * s;
-    return {ds * up * (1.0f + gate * (1.0f - s)), ds * gate, gate * s * up};
+  static __device__ __forceinline__ One Differentiate(BF16 gate, BF16 up, float d, float weight) {
+    const float g = Get(gate), u = Get(up), s = FastLogistic(g), ds = weight * d * s;
+    return {ds * u * (1.0f + g * (1.0f - s)), ds * g, g * s * u};
   }
 };
 

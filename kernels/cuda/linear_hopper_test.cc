@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <functional>
+#include <vector>
 
 #include "kernels/cuda/accelerator.h"
 #include "kernels/cuda/emulation/hopper.h"
@@ -144,6 +145,40 @@ TEST_F(LinearHopperTest, EveryProductOfAnExpertIsOnTensorCores) {
                                    .h = Zeros(DType::kBF16, {kRows, 32})},
                                   context_);
   });
+}
+
+// Many rows take wide tiles, few take narrow ones.
+TEST_F(LinearHopperTest, BitsOfARowDoNotDependOnTheTile) {
+  constexpr int64_t kMany = 390, kFew = 5, kOutputs = 64, kF = 264;
+  const auto normal = [&](DType dtype, const Shape& shape, const char* name) {
+    return test::Normal(context_, dtype, shape, name).tensor;
+  };
+  const Tensor dy = normal(DType::kBF16, {kMany, kOutputs}, "dy");
+  const Tensor w = normal(DType::kBF16, {1, kOutputs, kF}, "w");
+  const Tensor gate = normal(DType::kBF16, {kMany, kF}, "gate");
+  const Tensor up = normal(DType::kBF16, {kMany, kF}, "up");
+  const Tensor weights = normal(DType::kF32, {kMany}, "weights");
+  const auto run = [&](int32_t rows) {
+    const Tensor offsets = Zeros(DType::kI32, {2});
+    offsets.data<int32_t>()[1] = rows;
+    const std::vector<Tensor> results = {
+        Zeros(DType::kBF16, {rows, kF}), Zeros(DType::kBF16, {rows, kF}),
+        Zeros(DType::kBF16, {rows, kF}), Zeros(DType::kF32, {rows})};
+    kernels::LinearSwiGluGradient({.dy = dy.Slice(0, rows),
+                                   .w = w,
+                                   .offsets = offsets,
+                                   .weights = weights.Slice(0, rows),
+                                   .gate = gate.Slice(0, rows),
+                                   .up = up.Slice(0, rows),
+                                   .dgate = results[0],
+                                   .dup = results[1],
+                                   .h = results[2],
+                                   .dweights = results[3]},
+                                  context_);
+    return results;
+  };
+  const std::vector<Tensor> many = run(kMany), few = run(kFew);
+  for (size_t i = 0; i < many.size(); ++i) test::ExpectSameBits(many[i].Slice(0, kFew), few[i]);
 }
 
 TEST_F(LinearHopperTest, OtherProductsAreNot) {
