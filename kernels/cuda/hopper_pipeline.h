@@ -93,8 +93,6 @@ __device__ __forceinline__ void FindRows(const int32_t* rows, int64_t r, int64_t
 template <int kRows>
 class RowSlices {
  public:
-  static constexpr bool kTransposed = false;
-
   // begin < end.
   __device__ RowSlices(const BF16* x, int64_t stride, const int32_t* rows, int64_t begin,
                        int64_t end, int64_t depth)
@@ -129,8 +127,6 @@ class RowSlices {
 template <int kColumns>
 class ColumnSlices {
  public:
-  static constexpr bool kTransposed = true;
-
   __device__ ColumnSlices(const BF16* x, int64_t stride, const int32_t* rows, int64_t first,
                           int64_t depth, int64_t begin, int64_t end)
       : x_(x + begin + CopyCell() * kNumbersOfCell),

@@ -40,6 +40,7 @@ struct ProductTiles {
   // By the first warp.
   __device__ void Plan(int32_t* table) const {
     int32_t before = 0;
+#pragma unroll 4  // offsets are read together
     for (int first = 0; first < p.num_groups; first += kWarp) {
       const int group = first + LaneIndex();
       int32_t tiles = group < p.num_groups ? RowTiles(End(group) - Begin(group)) : 0;

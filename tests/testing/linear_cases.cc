@@ -53,7 +53,7 @@ const std::vector<LinearCase>& LinearCases() {
         {600, 40, {130}},
         {72, 520, {5, 2}},
         {136, 72, {1, 0, 129, 3}},
-        {264, 520, {0, 260}},
+        {520, 136, {0, 260}},
     };
     LinearCase many_groups = {9, 6, std::vector<int>(150)};
     for (int j = 0; j < 150; ++j) many_groups.rows[j] = j * j % 4;
