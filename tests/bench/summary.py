@@ -108,8 +108,8 @@ def steps(of_file):
 
 def benchmarks(of_file):
     rows = []
-    for found in of_file.get("ops.json", []):
-        for op in found["benchmarks"]:
+    for name, found in of_file.items():
+        for op in found[0]["benchmarks"] if name.startswith("ops.") and found else ():
             rate = (f"{op['GFLOP/s'] / 1e3:.1f} TFLOP/s" if "GFLOP/s" in op
                     else f"{op.get('GB/s', 0):.0f} GB/s")
             rows.append((op["name"].removesuffix("/real_time"), f"{op['real_time']:.0f}", rate,

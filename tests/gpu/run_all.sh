@@ -57,15 +57,21 @@ check() {
   [[ $status == ok ]]
 }
 
+declare -A ops  # benchmarks by group
 if [[ $small ]]; then
   [[ -e /dev/nvidia0 ]] || peer+=(--device cpu)
   shapes=(mixtral:64:96:8:2) growth=(8:32:32:8:8 16:32:32:16:8) tokens=64
-  recipe=configs/tiny.textproto steps=(--steps 1 --warmup 1) ops='^sum_of_squares/BF16'
+  recipe=configs/tiny.textproto steps=(--steps 1 --warmup 1)
+  ops=([memory]='^sum_of_squares/BF16')
   curve=(--set train.num_steps=2 --set optimizer.warmup_steps=0 --set train.eval_max_tokens_per_domain=32)
 else
   curve=() shapes=(mixtral:4096:14336:8:2 olmoe:2048:1024:64:8 qwen3:2048:768:128:8) tokens=32768
   growth=(8:2048:1024:8:8 16:2048:1024:16:8 32:2048:1024:32:8 128:2048:1024:128:8)
-  recipe=configs/olmoe_1b_7b.textproto steps=(--steps 3 --warmup 1) ops='/BF16|^(top_k|build_plan|softmax|cross_entropy|adamw)/'
+  recipe=configs/olmoe_1b_7b.textproto steps=(--steps 3 --warmup 1)
+  ops=([products]='^(linear|cublas|pack)/.*BF16'
+    [grouped]='^grouped/.*BF16'
+    [attention]='^(attention|loss)/.*BF16'
+    [memory]='^(copy|permute|combine|rms_norm|rotary|swiglu|add|embedding|sum_of_squares)[^/]*/BF16|^(top_k|build_plan|softmax|cross_entropy|adamw)')
 fi
 layer=(--tokens "$tokens" --rounds 5)
 
@@ -131,7 +137,10 @@ run_peer_step() {
 }
 
 run_ops() {
-  check ops.json 150 "${ours[@]}" ./ops --benchmark_filter="$ops" --benchmark_min_time=0.05 --benchmark_format=json
+  local group
+  for group in "${!ops[@]}"; do
+    check "ops.$group.json" 90 "${ours[@]}" ./ops --benchmark_filter="${ops[$group]}" --benchmark_min_time=0.05 --benchmark_format=json
+  done
 }
 
 run_peer_compiled() {
