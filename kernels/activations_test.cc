@@ -9,7 +9,6 @@
 namespace moebius::kernels {
 namespace {
 
-using test::Convert;
 using test::ExpectClose;
 using test::RandomTensor;
 
@@ -20,7 +19,7 @@ class ActivationsTest : public testing::TestWithParam<DType> {
   Tensor Random(const Shape& shape, const char* name, double scale = 1) {
     return RandomTensor(ctx_, GetParam(), shape, name, scale);
   }
-  Tensor Exact(const Tensor& x) { return Convert(ctx_, x, DType::kF64); }
+  Tensor Exact(const Tensor& x) { return ctx_.Exact(x); }
 
   test::DeviceContext ctx_{{.num_threads = 2}};
 };
@@ -31,7 +30,7 @@ TEST_P(ActivationsTest, SwiGluAgreesWithTheReference) {
     const Tensor dh = Random(shape, "dh");
     const Tensor h = ctx_.Empty(GetParam(), shape, "h"), h_exact = Exact(h);
     SwiGlu(gate, up, h, ctx_);
-    SwiGlu(Exact(gate), Exact(up), h_exact, ctx_);
+    SwiGlu(Exact(gate), Exact(up), h_exact, ctx_.host());
     ExpectClose(h, h_exact, 1);
 
     const Tensor dgate = Random(shape, "dgate"), dup = Random(shape, "dup");
@@ -45,7 +44,7 @@ TEST_P(ActivationsTest, SwiGluAgreesWithTheReference) {
     SwiGluGradientArgs exact = {Exact(gate), Exact(up),  Exact(dh), Exact(dgate),
                                 true,        Exact(dup), false};
     SwiGluGradient(args, ctx_);
-    SwiGluGradient(exact, ctx_);
+    SwiGluGradient(exact, ctx_.host());
     ExpectClose(dgate, exact.dgate, 1);
     ExpectClose(dup, exact.dup, 1);
   }
@@ -62,13 +61,13 @@ TEST_P(ActivationsTest, ScoresAgreeWithTheReference) {
       const Tensor z = Random(shape, "z", 10), dy = Random(shape, "dy");
       const Tensor y = ctx_.Empty(GetParam(), shape, "y"), y_exact = Exact(y);
       forward(z, y, ctx_);
-      forward(Exact(z), y_exact, ctx_);
+      forward(Exact(z), y_exact, ctx_.host());
       ExpectClose(y, y_exact, shape[1]);
 
       for (const bool accumulate : {false, true}) {
         const Tensor dz = Random(shape, "dz"), dz_exact = Exact(dz);
         gradient({.y = y, .dy = dy, .dz = dz, .accumulate = accumulate}, ctx_);
-        gradient({Exact(y), Exact(dy), dz_exact, accumulate}, ctx_);
+        gradient({Exact(y), Exact(dy), dz_exact, accumulate}, ctx_.host());
         // Relative to the terms, which cancel: to dy and not to dz.
         for (int64_t i = 0; i < dz.size(); ++i)
           ASSERT_NEAR(test::ToDoubles(dz)[i], dz_exact.data<double>()[i],

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "kernels/attention.h"
+#include "kernels/elementwise.h"
 #include "tests/testing/attention_cases.h"
 #include "tests/testing/device_context.h"
 #include "tests/testing/random_tensors.h"
@@ -35,7 +36,8 @@ class AttentionEntriesTest : public testing::TestWithParam<AttentionCase> {
     const auto& [B, S, H, G, C, queries] = shape;
     const int64_t Q = shape.queries_per_sequence(), length = S * H / G;
     const Shape q_shape = {B * Q, H * C}, k_shape = {B * S, G * C}, sum_shape = {B * Q, H};
-    const Tensor ids = c.DocumentIds(context_);
+    const Tensor ids = c.DocumentIds(context_), exact_ids = context_.Exact(ids);
+    Context& host = context_.host();
     const auto normal = [&](const Shape& shape, const char* name) {
       return Normal(context_, dtype, shape, name);
     };
@@ -43,18 +45,18 @@ class AttentionEntriesTest : public testing::TestWithParam<AttentionCase> {
     const Values y = normal(q_shape, "y"), dy = normal(q_shape, "dy");
     const Values sums = Normal(context_, DType::kF32, sum_shape, "logsumexp");
     const Values dq = normal(q_shape, "dq"), dk = normal(k_shape, "dk"), dv = normal(k_shape, "dv");
-    Attention({shape, q.exact, k.exact, v.exact, ids, y.exact, sums.exact}, context_);
+    Attention({shape, q.exact, k.exact, v.exact, exact_ids, y.exact, sums.exact}, host);
     Attention({shape, q.tensor, k.tensor, v.tensor, ids, y.tensor, sums.tensor}, context_);
     AttentionGradient({shape, q.tensor, k.tensor, v.tensor, ids, y.tensor, sums.tensor, dy.tensor,
                        dq.tensor, dk.tensor, dv.tensor, accumulate_q, accumulate_k, accumulate_v},
                       context_);
     // The gradient of the output as it was written: in BF16 its rounding matters.
-    const Tensor written = test::Convert(context_, y.tensor, DType::kF64);
+    const Tensor written = context_.Exact(y.tensor);
     const AttentionGradientArgs exact = {
-        shape,    q.exact,  k.exact,  v.exact,  ids,          written,      sums.exact,
+        shape,    q.exact,  k.exact,  v.exact,  exact_ids,    written,      sums.exact,
         dy.exact, dq.exact, dk.exact, dv.exact, accumulate_q, accumulate_k, accumulate_v};
-    AttentionGradient(exact, context_);
-    const test::AttentionMagnitudes magnitudes = test::MagnitudesOf(exact, context_);
+    AttentionGradient(exact, host);
+    const test::AttentionMagnitudes magnitudes = test::MagnitudesOf(exact, host);
     test::ExpectClose(sums.tensor, sums.exact, C);
     ExpectClose(y.tensor, y.exact, S, magnitudes.y);
     ExpectClose(dq.tensor, dq.exact, S, magnitudes.dq);
@@ -107,8 +109,8 @@ TEST(Attention, LargeScoresDoNotOverflow) {
   const AttentionShape shape = {1, 64, 1, 1, 32};
   const Values q = Normal(context, DType::kF32, {64, 32}, "q"),
                v = Normal(context, DType::kF32, {64, 32}, "v");
-  for (float& x : q.tensor.span<float>()) x *= 100;
-  for (double& x : q.exact.span<double>()) x *= 100;
+  Scale(q.tensor, 100, context);
+  Scale(q.exact, 100, context.host());
   const Values y = Normal(context, DType::kF32, {64, 32}, "y"),
                sums = Normal(context, DType::kF32, {64, 1}, "s");
   Attention({.shape = shape,
@@ -124,7 +126,7 @@ TEST(Attention, LargeScoresDoNotOverflow) {
              .v = v.exact,
              .y = y.exact,
              .logsumexp = sums.exact},
-            context);
+            context.host());
   // Scores of thousands are off by 1e-3 in F32.
   const std::vector<double> actual = test::ToDoubles(y.tensor), exact = test::ToDoubles(y.exact);
   for (size_t i = 0; i < exact.size(); ++i) ASSERT_NEAR(actual[i], exact[i], 0.1);

@@ -15,13 +15,14 @@ using test::RandomTensor;
 TEST(Columns, KnownAnswer) {
   test::DeviceContext ctx;
   for (const DType dtype : {DType::kF64, DType::kF32, DType::kBF16}) {
-    const Tensor x = test::FromValues(ctx, dtype, {2, 4}, {1, 2, 3, 4, 5, 6, 7, 8});
-    const Tensor y = ctx.Empty(dtype, {2, 2}, "y");
-    Columns(x, 1, y, ctx);
+    Context& on = ctx.of(dtype);
+    const Tensor x = test::FromValues(on, dtype, {2, 4}, {1, 2, 3, 4, 5, 6, 7, 8});
+    const Tensor y = on.Empty(dtype, {2, 2}, "y");
+    Columns(x, 1, y, on);
     EXPECT_EQ(test::ToDoubles(y), (std::vector<double>{2, 3, 6, 7}));
-    ColumnsGradient({.dy = y, .begin = 2, .dx = x, .accumulate = true}, ctx);
+    ColumnsGradient({.dy = y, .begin = 2, .dx = x, .accumulate = true}, on);
     EXPECT_EQ(test::ToDoubles(x), (std::vector<double>{1, 2, 5, 7, 5, 6, 13, 15}));
-    ColumnsGradient({.dy = y, .begin = 1, .dx = x}, ctx);
+    ColumnsGradient({.dy = y, .begin = 1, .dx = x}, on);
     EXPECT_EQ(test::ToDoubles(x), (std::vector<double>{0, 2, 3, 0, 0, 6, 7, 0}));
   }
 }
@@ -37,16 +38,17 @@ TEST(Columns, AgreesWithTheReference) {
   for (const auto& [T, N, begin, n] : cases) {
     for (const DType dtype : {DType::kF32, DType::kBF16}) {
       const Tensor x = RandomTensor(ctx, dtype, {T, N}, "x");
-      const Tensor y = ctx.Empty(dtype, {T, n}, "y"), y_exact = ctx.Empty(DType::kF64, {T, n}, "y");
+      const Tensor y = ctx.Empty(dtype, {T, n}, "y");
+      const Tensor y_exact = ctx.host().Empty(DType::kF64, {T, n}, "y");
       Columns(x, begin, y, ctx);
-      Columns(Convert(ctx, x, DType::kF64), begin, y_exact, ctx);
+      Columns(ctx.Exact(x), begin, y_exact, ctx.host());
       test::ExpectSameBits(y, Convert(ctx, y_exact, dtype));
       for (const bool accumulate : {false, true}) {
         const Tensor dx = RandomTensor(ctx, dtype, {T, N}, "dx");
-        const Tensor dx_exact = Convert(ctx, dx, DType::kF64);
+        const Tensor dx_exact = ctx.Exact(dx);
         ColumnsGradient({.dy = y, .begin = begin, .dx = dx, .accumulate = accumulate}, ctx);
         ColumnsGradient({.dy = y_exact, .begin = begin, .dx = dx_exact, .accumulate = accumulate},
-                        ctx);
+                        ctx.host());
         test::ExpectClose(dx, dx_exact, 1);
       }
     }

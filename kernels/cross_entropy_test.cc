@@ -21,19 +21,18 @@ TEST(CrossEntropy, AgreesWithTheReference) {
   for (const auto& [R, V] : cases) {
     for (const DType gradient_dtype : {DType::kF32, DType::kBF16}) {
       const Tensor logits = RandomTensor(ctx, DType::kF32, {R, V}, "logits", 5);
-      const Tensor labels = test::RandomInts(ctx, {R}, V, "labels");
-      const Tensor weights = RandomTensor(ctx, DType::kF32, {R}, "weights");
-      if (R > 1) {  // padding
-        weights.data<float>()[1] = 0;
-        labels.data<int32_t>()[1] = -100;
-      }
-      const Tensor nll = ctx.Empty(DType::kF64, {R}, "nll"),
-                   exact_nll = Convert(ctx, nll, nll.dtype());
-      const Tensor exact = Convert(ctx, logits, DType::kF64);
+      std::vector<double> label = ToDoubles(test::RandomInts(ctx, {R}, V, "labels"));
+      std::vector<double> weight = ToDoubles(RandomTensor(ctx, DType::kF32, {R}, "weights"));
+      if (R > 1) weight[1] = 0, label[1] = -100;  // padding
+      const Tensor labels = test::FromValues(ctx, DType::kI32, {R}, label);
+      const Tensor weights = test::FromValues(ctx, DType::kF32, {R}, weight);
+      const Tensor nll = ctx.Empty(DType::kF64, {R}, "nll");
+      const Tensor only_nll = ctx.Empty(DType::kF64, {R}, "nll");
+      const Tensor exact_nll = ctx.host().Empty(DType::kF64, {R}, "nll");
+      const Tensor exact = ctx.Exact(logits);
       const Tensor dlogits =
           gradient_dtype == DType::kF32 ? logits : ctx.Empty(gradient_dtype, {R, V}, "dlogits");
-      CrossEntropy({exact, labels, Convert(ctx, weights, DType::kF64), exact_nll, exact}, ctx);
-      const Tensor only_nll = Convert(ctx, nll, nll.dtype());
+      CrossEntropy({exact, ctx.Exact(labels), ctx.Exact(weights), exact_nll, exact}, ctx.host());
       CrossEntropy({logits, labels, weights, only_nll}, ctx);
       CrossEntropy({logits, labels, weights, nll, dlogits}, ctx);
 
@@ -46,10 +45,11 @@ TEST(CrossEntropy, AgreesWithTheReference) {
 
 // Three uneven parts of the vocabulary give what whole rows give.
 TEST(CrossEntropy, PartsOfTheVocabulary) {
-  test::DeviceContext ctx({.num_threads = 2});
+  test::DeviceContext on_device({.num_threads = 2});
   constexpr int64_t R = 6, V = 10;
   const std::pair<int64_t, int64_t> ranges[] = {{0, 4}, {4, 7}, {7, 10}};
   for (const DType dtype : {DType::kF64, DType::kF32}) {
+    Context& ctx = on_device.of(dtype);
     const Tensor logits = RandomTensor(ctx, dtype, {R, V}, "logits", 5);
     const Tensor labels = test::FromValues(ctx, DType::kI32, {R}, {0, -100, 3, 4, 7, 9});
     const Tensor weights = test::FromValues(ctx, dtype, {R}, {1, 0, 2, 1, 0.5, 1});
@@ -87,18 +87,19 @@ TEST(CrossEntropy, PartsOfTheVocabulary) {
                           .nll = part_nll,
                           .dlogits = part},
                          ctx);
+      const std::vector<double> of_part = ToDoubles(part_nll), of_whole = ToDoubles(nll);
       for (int64_t r = 0; r < R; ++r) {
-        EXPECT_NEAR(part_nll.data<double>()[r], nll.data<double>()[r],
-                    dtype == DType::kF64 ? 1e-13 : 2e-5);
+        EXPECT_NEAR(of_part[r], of_whole[r], dtype == DType::kF64 ? 1e-13 : 2e-5);
       }
-      test::ExpectClose(part, Convert(ctx, columns(dlogits, begin, end), DType::kF64), V);
+      test::ExpectClose(part, on_device.Exact(columns(dlogits, begin, end)), V);
     }
   }
 }
 
 TEST(CrossEntropy, KnownValuesAndExtremeLogits) {
-  test::DeviceContext ctx;
+  test::DeviceContext on_device;
   for (const DType dtype : {DType::kF32, DType::kF64}) {
+    Context& ctx = on_device.of(dtype);
     const Tensor logits = test::FromValues(ctx, dtype, {2, 2}, {std::log(3.0), 0, 1e30, -1e30});
     const Tensor labels = test::FromValues(ctx, DType::kI32, {2}, {0, 0});
     const Tensor weights = test::FromValues(ctx, dtype, {2}, {2, 1});
@@ -113,8 +114,9 @@ TEST(CrossEntropy, KnownValuesAndExtremeLogits) {
 
 // As where some labels are ruled out.
 TEST(CrossEntropy, LogitsOfMinusInfinity) {
-  test::DeviceContext ctx;
+  test::DeviceContext on_device;
   for (const DType dtype : {DType::kF32, DType::kF64}) {
+    Context& ctx = on_device.of(dtype);
     const Tensor logits = test::FromValues(ctx, dtype, {1, 4}, {-INFINITY, 0, -INFINITY, 0});
     const Tensor label = test::FromValues(ctx, DType::kI32, {1}, {3});
     const Tensor weight = test::FromValues(ctx, dtype, {1}, {1});

@@ -23,11 +23,12 @@ TEST(Elementwise, CastRoundsOnceBetweenAllTypes) {
   for (const DType from : kFloats) {
     for (const DType to : kFloats) {
       for (const int64_t n : {40000, 7, 0}) {
-        const Tensor x = RandomTensor(ctx, from, {n}, "x"), y = ctx.Empty(to, {n}, "y");
-        Cast({.x = x, .y = y}, ctx);
-        ExpectSameBits(y, Convert(ctx, x, to));
-        Cast({.x = x, .y = y, .accumulate = true}, ctx);
-        Tensor twice = Convert(ctx, x, DType::kF64);
+        Context& on = from == DType::kF64 || to == DType::kF64 ? ctx.host() : ctx;
+        const Tensor x = RandomTensor(on, from, {n}, "x"), y = on.Empty(to, {n}, "y");
+        Cast({.x = x, .y = y}, on);
+        ExpectSameBits(y, Convert(on, x, to));
+        Cast({.x = x, .y = y, .accumulate = true}, on);
+        const Tensor twice = ctx.Exact(x);
         for (double& element : twice.span<double>()) element *= 2;
         ExpectClose(y, twice, 1);
       }
@@ -49,10 +50,11 @@ TEST(Elementwise, AddAndScale) {
   test::DeviceContext ctx({.num_threads = 2});
   for (const DType dtype : kFloats) {
     for (const int64_t n : {40000, 7, 0}) {
-      const Tensor a = RandomTensor(ctx, dtype, {n}, "a"), b = RandomTensor(ctx, dtype, {n}, "b");
-      const Tensor exact = Convert(ctx, a, DType::kF64);
-      Add(exact, Convert(ctx, b, DType::kF64), exact, ctx);
-      Add(a, b, a, ctx);  // in place
+      Context& on = ctx.of(dtype);
+      const Tensor a = RandomTensor(on, dtype, {n}, "a"), b = RandomTensor(on, dtype, {n}, "b");
+      const Tensor exact = ctx.Exact(a);
+      Add(exact, ctx.Exact(b), exact, ctx.host());
+      Add(a, b, a, on);  // in place
       ExpectClose(a, exact, 1);
     }
   }
@@ -65,13 +67,16 @@ TEST(Elementwise, SumOfSquaresDoesNotDependOnThreads) {
   test::DeviceContext one, three({.num_threads = 3});
   for (const DType dtype : kFloats) {
     for (const int64_t n : {100001, 7, 0}) {
-      const Tensor x = RandomTensor(one, dtype, {n}, "x");
-      const Tensor a = one.Empty(DType::kF64, {1}, "a"), b = one.Empty(DType::kF64, {1}, "b");
-      SumOfSquares(x, a, one);
-      SumOfSquares(x, b, three);
-      ExpectSameBits(a, b);
-      SumOfSquares(Convert(one, x, DType::kF64), b, one);
-      ExpectClose(a, b, n);
+      const auto sum = [&](test::DeviceContext& ctx) {
+        Context& on = ctx.of(dtype);
+        const Tensor sum = on.Empty(DType::kF64, {1}, "sum");
+        SumOfSquares(RandomTensor(on, dtype, {n}, "x"), sum, on);
+        return sum;
+      };
+      const Tensor a = sum(one), exact = one.host().Empty(DType::kF64, {1}, "sum");
+      ExpectSameBits(a, sum(three));
+      SumOfSquares(one.Exact(RandomTensor(one, dtype, {n}, "x")), exact, one.host());
+      ExpectClose(a, exact, n);
     }
   }
 }

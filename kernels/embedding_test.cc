@@ -10,7 +10,6 @@
 namespace moebius::kernels {
 namespace {
 
-using test::Convert;
 using test::RandomTensor;
 
 class EmbeddingTest : public testing::TestWithParam<DType> {};
@@ -21,24 +20,22 @@ TEST_P(EmbeddingTest, AgreesWithTheReference) {
   // T, V, D: many repeated tokens; wide rows; one; few of many; none.
   const int64_t cases[][3] = {{500, 7, 33}, {60, 9, 300}, {1, 1, 1}, {20, 3000, 64}, {0, 5, 4}};
   for (const auto& [T, V, D] : cases) {
-    const Tensor tokens = test::RandomInts(ctx, {T}, V, "tokens");
-    const Tensor w = RandomTensor(ctx, precise, {V, D}, "w");
-    const Tensor y = ctx.Empty(GetParam(), {T, D}, "y");
-    const Tensor y_exact = ctx.Empty(DType::kF64, {T, D}, "y");
-    Embedding({.tokens = tokens, .w = w, .y = y}, ctx);
-    Embedding({.tokens = tokens, .w = Convert(ctx, w, DType::kF64), .y = y_exact}, ctx);
+    Context& on = ctx.of(GetParam());
+    const Tensor tokens = test::RandomInts(on, {T}, V, "tokens"), exact_tokens = ctx.Exact(tokens);
+    const Tensor w = RandomTensor(on, precise, {V, D}, "w");
+    const Tensor y = on.Empty(GetParam(), {T, D}, "y");
+    const Tensor y_exact = ctx.host().Empty(DType::kF64, {T, D}, "y");
+    Embedding({.tokens = tokens, .w = w, .y = y}, on);
+    Embedding({.tokens = exact_tokens, .w = ctx.Exact(w), .y = y_exact}, ctx.host());
     test::ExpectClose(y, y_exact, 1);
 
-    const Tensor dy = RandomTensor(ctx, GetParam(), {T, D}, "dy");
+    const Tensor dy = RandomTensor(on, GetParam(), {T, D}, "dy");
     for (const bool accumulate : {false, true}) {
-      const Tensor dw = RandomTensor(ctx, precise, {V, D}, "dw");
-      const Tensor dw_exact = Convert(ctx, dw, DType::kF64);
-      EmbeddingGradient({.tokens = tokens, .dy = dy, .dw = dw, .accumulate = accumulate}, ctx);
-      EmbeddingGradient({.tokens = tokens,
-                         .dy = Convert(ctx, dy, DType::kF64),
-                         .dw = dw_exact,
-                         .accumulate = accumulate},
-                        ctx);
+      const Tensor dw = RandomTensor(on, precise, {V, D}, "dw"), dw_exact = ctx.Exact(dw);
+      EmbeddingGradient({.tokens = tokens, .dy = dy, .dw = dw, .accumulate = accumulate}, on);
+      EmbeddingGradient(
+          {.tokens = exact_tokens, .dy = ctx.Exact(dy), .dw = dw_exact, .accumulate = accumulate},
+          ctx.host());
       test::ExpectClose(dw, dw_exact, T);
     }
   }
@@ -50,7 +47,8 @@ INSTANTIATE_TEST_SUITE_P(DTypes, EmbeddingTest,
 
 // The results of the parts of a table add up to the whole's; each part's gradient is its rows'.
 TEST_P(EmbeddingTest, PartsOfATable) {
-  test::DeviceContext ctx;
+  test::DeviceContext on_device;
+  Context& ctx = on_device.of(GetParam());
   constexpr int64_t T = 40, V = 7, D = 5;
   const DType precise = PreciseDType(GetParam());
   const Tensor tokens = test::RandomInts(ctx, {T}, V, "tokens");

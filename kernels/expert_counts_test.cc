@@ -35,15 +35,16 @@ TEST(ExpertCounts, AreTheDifferencesOfExpertOffsets) {
     const RoutingPlan plan = Plan(ctx, routing);
     const Tensor counts = ctx.Empty(DType::kF64, {1, 6}, "counts");
     ExpertCounts({plan, 23, counts, false}, ctx);
-    const auto offsets = plan.expert_offsets.span<int32_t>();
-    for (int e = 0; e < 6; ++e) EXPECT_EQ(counts.data<double>()[e], offsets[e + 1] - offsets[e]);
+    const Numbers offsets = test::ToDoubles(plan.expert_offsets), found = test::ToDoubles(counts);
+    for (int e = 0; e < 6; ++e) EXPECT_EQ(found[e], offsets[e + 1] - offsets[e]);
   }
 }
 
 TEST(ExpertCounts, FractionsAddUpToOneAndAreEvenWhereNothingCame) {
-  test::DeviceContext ctx;
-  const Tensor counts = test::FromValues(ctx, DType::kF64, {2, 4}, {1, 0, 2, 5, 0, 0, 0, 0});
+  test::DeviceContext on_device;
   for (const DType dtype : {DType::kF32, DType::kF64}) {
+    Context& ctx = on_device.of(dtype);
+    const Tensor counts = test::FromValues(ctx, DType::kF64, {2, 4}, {1, 0, 2, 5, 0, 0, 0, 0});
     const Tensor fractions = ctx.Empty(dtype, {2, 4}, "fractions");
     ExpertFractions(counts, fractions, ctx);
     EXPECT_EQ(test::ToDoubles(fractions), (Numbers{0.125, 0, 0.25, 0.625, 0.25, 0.25, 0.25, 0.25}));

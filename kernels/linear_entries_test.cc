@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "core/tensor/copy.h"
 #include "kernels/linear.h"
 #include "kernels/weight_images.h"
 #include "tests/testing/device_context.h"
@@ -15,8 +16,10 @@ namespace {
 
 using test::ExpectClose;
 using test::ExpectSameBits;
+using test::FromValues;
 using test::LinearCase;
 using test::Normal;
+using test::RandomTensor;
 using test::Values;
 
 // Of operands, and of a result.
@@ -41,6 +44,7 @@ class LinearEntriesTest : public testing::TestWithParam<LinearCase> {
     const bool grouped = elsewhere || c.num_groups() > 1;
     const Tensor offsets = grouped ? c.Offsets(context_) : Tensor();
     const Tensor rows = elsewhere ? c.TokensOfRows(context_, T) : Tensor();
+    const Tensor exact_offsets = context_.Exact(offsets), exact_rows = context_.Exact(rows);
     const Shape w_shape = grouped ? Shape{c.num_groups(), N, K} : Shape{N, K};
     const Values x = Normal(context_, dtype, {T, K}, "x"),
                  dy = Normal(context_, dtype, {T, N}, "dy");
@@ -48,18 +52,20 @@ class LinearEntriesTest : public testing::TestWithParam<LinearCase> {
     const Values y = Normal(context_, out, {R, N}, "y"), dx = Normal(context_, out, {R, K}, "dx");
     const Values dw = Normal(context_, DType::kF32, w_shape, "dw");
 
-    Linear({x.exact, w.exact, offsets, y.exact, accumulate, rows}, context_);
+    Linear({x.exact, w.exact, exact_offsets, y.exact, accumulate, exact_rows}, host_);
     Linear({x.tensor, Image(w, WeightFormat::kPacked), offsets, y.tensor, accumulate, rows},
            context_);
     ExpectClose(y.tensor, y.exact, K);
 
-    LinearInputGradient({dy.exact, w.exact, offsets, dx.exact, accumulate, rows}, context_);
+    LinearInputGradient({dy.exact, w.exact, exact_offsets, dx.exact, accumulate, exact_rows},
+                        host_);
     LinearInputGradient({dy.tensor, Image(w, WeightFormat::kPackedTransposed), offsets, dx.tensor,
                          accumulate, rows},
                         context_);
     ExpectClose(dx.tensor, dx.exact, N);
 
-    LinearWeightGradient({dy.exact, x.exact, offsets, dw.exact, accumulate, rows, rows}, context_);
+    LinearWeightGradient(
+        {dy.exact, x.exact, exact_offsets, dw.exact, accumulate, exact_rows, exact_rows}, host_);
     LinearWeightGradient({dy.tensor, x.tensor, offsets, dw.tensor, accumulate, rows, rows},
                          context_);
     ExpectClose(dw.tensor, dw.exact, R);
@@ -76,13 +82,14 @@ class LinearEntriesTest : public testing::TestWithParam<LinearCase> {
     LinearSumArgs args = {.x = x.exact,
                           .w = w.exact,
                           .format = format,
-                          .offsets = c.Offsets(context_),
-                          .rows = c.TokensOfRows(context_, kTokens),
+                          .offsets = c.Offsets(host_),
+                          .rows = c.TokensOfRows(host_, kTokens),
                           .weights = accumulate ? weights.exact : Tensor(),
                           .y = y.exact,
                           .accumulate = accumulate};
-    LinearSum(args, context_);
+    LinearSum(args, host_);
     args.x = x.tensor, args.w = Image(w, format), args.y = y.tensor;
+    args.offsets = c.Offsets(context_), args.rows = c.TokensOfRows(context_, kTokens);
     if (accumulate) args.weights = weights.tensor;
     LinearSum(args, context_);
     ExpectClose(y.tensor, y.exact, inputs + c.num_rows());
@@ -95,16 +102,18 @@ class LinearEntriesTest : public testing::TestWithParam<LinearCase> {
     const int64_t R = c.num_rows(), N = c.N, K = c.K, T = weighted ? kTokens : R;
     const Tensor offsets = c.Offsets(context_);
     const Tensor rows = weighted ? c.TokensOfRows(context_, T) : Tensor();
+    const Tensor exact_offsets = context_.Exact(offsets), exact_rows = context_.Exact(rows);
     const auto normal = [&](DType of, const Shape& shape, const char* name) {
       return Normal(context_, of, shape, name);
     };
     const Values x = normal(dtype, {T, K}, "x"), w = normal(dtype, {c.num_groups(), N, K}, "w");
     const Values gate = normal(dtype, {R, N}, "gate"), y = normal(dtype, {R, N}, "y");
     const Values h = normal(dtype, {R, N}, "h");
-    LinearArgs up = {.x = x.exact, .w = w.exact, .offsets = offsets, .y = y.exact, .rows = rows};
-    up.gate = gate.exact, up.h = h.exact;
-    Linear(up, context_);
+    LinearArgs up = {.x = x.exact, .w = w.exact, .offsets = exact_offsets, .y = y.exact};
+    up.rows = exact_rows, up.gate = gate.exact, up.h = h.exact;
+    Linear(up, host_);
     up.x = x.tensor, up.w = Image(w, WeightFormat::kPacked), up.y = y.tensor;
+    up.offsets = offsets, up.rows = rows;
     up.gate = gate.tensor, up.h = h.tensor;
     Linear(up, context_);
     ExpectClose(y.tensor, y.exact, K);
@@ -115,7 +124,8 @@ class LinearEntriesTest : public testing::TestWithParam<LinearCase> {
     const Values dgate = normal(dtype, {R, K}, "dgate"), dup = normal(dtype, {R, K}, "dup");
     const Values of_w = normal(dtype, {R, K}, "of_w");
     const Values dweights = normal(DType::kF32, {R}, "dweights");
-    const auto gradient = [&](const Tensor Values::*of, const Tensor& image) {
+    const auto gradient = [&](const Tensor Values::*of, const Tensor& image, const Tensor& offsets,
+                              const Tensor& rows, Context& context) {
       LinearSwiGluGradient({.dy = dy.*of,
                             .w = image,
                             .offsets = offsets,
@@ -127,10 +137,10 @@ class LinearEntriesTest : public testing::TestWithParam<LinearCase> {
                             .dup = dup.*of,
                             .h = of_w.*of,
                             .dweights = weighted ? dweights.*of : Tensor()},
-                           context_);
+                           context);
     };
-    gradient(&Values::exact, w.exact);
-    gradient(&Values::tensor, Image(w, WeightFormat::kPackedTransposed));
+    gradient(&Values::exact, w.exact, exact_offsets, exact_rows, host_);
+    gradient(&Values::tensor, Image(w, WeightFormat::kPackedTransposed), offsets, rows, context_);
     ExpectClose(dgate.tensor, dgate.exact, N);
     ExpectClose(dup.tensor, dup.exact, N);
     ExpectClose(of_w.tensor, of_w.exact, 1);
@@ -138,6 +148,7 @@ class LinearEntriesTest : public testing::TestWithParam<LinearCase> {
   }
 
   test::DeviceContext context_{{.num_threads = 2}};
+  Context& host_ = context_.host();
 };
 
 TEST_P(LinearEntriesTest, SwiGluAgreesWithDoublePrecision) {
@@ -176,7 +187,7 @@ TEST_P(LinearEntriesTest, SumsAgreeWithDoublePrecision) {
 INSTANTIATE_TEST_SUITE_P(All, LinearEntriesTest, testing::ValuesIn(test::LinearCases()));
 
 TEST(Linear, KnownAnswerInDoublePrecision) {
-  test::DeviceContext context;
+  Context context;
   const Tensor x = context.Empty(DType::kF64, {2, 2}, "x"),
                w = context.Empty(DType::kF64, {3, 2}, "w");
   std::ranges::copy(std::vector<double>{1, 2, 3, 4}, x.data<double>());
@@ -200,18 +211,18 @@ TEST(Linear, BitsDependOnOperandsAlone) {
   constexpr int64_t kRows = 300, kN = 200, kK = 704;
   for (const DType dtype : {DType::kF32, DType::kBF16}) {
     test::DeviceContext one({.num_threads = 1}), four({.num_threads = 4});
-    const Values x = Normal(one, dtype, {kRows, kK}, "x"),
-                 dy = Normal(one, dtype, {kRows, kN}, "dy");
-    const Tensor w = Normal(one, DType::kF32, {kN, kK}, "w").tensor;
+    const auto x = [&](Context& context) { return RandomTensor(context, dtype, {kRows, kK}, "x"); };
     const auto run = [&](Context& context, int64_t begin, int64_t end) {
+      const Tensor w = RandomTensor(context, DType::kF32, {kN, kK}, "w");
       const Tensor image = MakeWeightImage(w, WeightFormat::kPacked, dtype, context);
       const Tensor y = context.Empty(dtype, {end - begin, kN}, "y");
-      Linear({.x = x.tensor.Slice(begin, end), .w = image, .y = y}, context);
+      Linear({.x = x(context).Slice(begin, end), .w = image, .y = y}, context);
       return y;
     };
     const auto gradient = [&](Context& context) {
+      const Tensor dy = RandomTensor(context, dtype, {kRows, kN}, "dy");
       const Tensor dw = context.Empty(DType::kF32, {kN, kK}, "dw");
-      LinearWeightGradient({.dy = dy.tensor, .x = x.tensor, .dw = dw}, context);
+      LinearWeightGradient({.dy = dy, .x = x(context), .dw = dw}, context);
       return dw;
     };
     const Tensor y = run(one, 0, kRows);
@@ -225,16 +236,15 @@ TEST(LinearSwiGluGradient, BitsDependOnOperandsAlone) {
   constexpr int64_t kRows = 45, kN = 32, kF = 704;
   test::DeviceContext one({.num_threads = 1}), many({.num_threads = 7});
   for (const DType dtype : {DType::kF32, DType::kBF16}) {
-    const auto normal = [&](DType of, const Shape& shape, const char* name) {
-      return Normal(one, of, shape, name).tensor;
-    };
     const Shape hidden = {kRows, kF};
-    const Tensor dy = normal(dtype, {kRows, kN}, "dy"), w = normal(DType::kF32, {1, kN, kF}, "w");
-    const Tensor gate = normal(dtype, hidden, "gate"), up = normal(dtype, hidden, "up");
-    const Tensor weights = normal(DType::kF32, {kRows}, "weights");
-    const Tensor offsets = one.Zeros(DType::kI32, {2}, "offsets");
-    offsets.data<int32_t>()[1] = kRows;
     const auto run = [&](Context& context) {
+      const auto normal = [&](DType of, const Shape& shape, const char* name) {
+        return RandomTensor(context, of, shape, name);
+      };
+      const Tensor dy = normal(dtype, {kRows, kN}, "dy"), w = normal(DType::kF32, {1, kN, kF}, "w");
+      const Tensor gate = normal(dtype, hidden, "gate"), up = normal(dtype, hidden, "up");
+      const Tensor weights = normal(DType::kF32, {kRows}, "weights");
+      const Tensor offsets = FromValues(context, DType::kI32, {2}, {0, kRows});
       const std::vector<Tensor> results = {
           context.Empty(dtype, hidden, "dgate"), context.Empty(dtype, hidden, "dup"),
           context.Empty(dtype, hidden, "h"), context.Empty(DType::kF32, {kRows}, "dweights")};
@@ -263,19 +273,18 @@ TEST(LinearSum, BitsDependOnOperandsAlone) {
   constexpr int64_t kTokens = 300, kWidth = 600, kInputs = 40, kGroups = 3;
   test::DeviceContext one, two({.num_threads = 2, .chunk_elements = 1}), many({.num_threads = 7});
   for (const DType dtype : {DType::kF32, DType::kBF16}) {
-    const Tensor x = Normal(one, dtype, {kGroups * kTokens, kInputs}, "x").tensor;
-    const Tensor w = Normal(one, DType::kF32, {kGroups, kWidth, kInputs}, "w").tensor;
-    const Tensor offsets = one.Zeros(DType::kI32, {kGroups + 1}, "offsets");
-    const Tensor rows = one.Zeros(DType::kI32, {kGroups * kTokens}, "rows");
-    for (int32_t r = 0; r < kGroups * kTokens; ++r) rows.data<int32_t>()[r] = r % kTokens;
-    for (int32_t j = 1; j <= kGroups; ++j) offsets.data<int32_t>()[j] = j * kTokens;
+    std::vector<double> rows, offsets = {0};
+    for (int r = 0; r < kGroups * kTokens; ++r) rows.push_back(r % kTokens);
+    for (int j = 1; j <= kGroups; ++j) offsets.push_back(static_cast<double>(j * kTokens));
     const auto run = [&](Context& context) {
+      const Tensor x = RandomTensor(context, dtype, {kGroups * kTokens, kInputs}, "x");
+      const Tensor w = RandomTensor(context, DType::kF32, {kGroups, kWidth, kInputs}, "w");
       const Tensor y = context.Empty(dtype, {kTokens, kWidth}, "y");
       LinearSum({.x = x,
                  .w = MakeWeightImage(w, WeightFormat::kPacked, dtype, context),
                  .format = WeightFormat::kPacked,
-                 .offsets = offsets,
-                 .rows = rows,
+                 .offsets = FromValues(context, DType::kI32, {kGroups + 1}, offsets),
+                 .rows = FromValues(context, DType::kI32, {kGroups * kTokens}, rows),
                  .y = y},
                 context);
       return y;
@@ -312,19 +321,22 @@ TEST(ResidentWeights, RebuildsAnImageAfterAnUpdate) {
   Parameter w;
   w.value = Normal(context, DType::kF32, {3, 4}, "w").tensor;
   ResidentWeights weights(context);
-  EXPECT_EQ(weights.Lease(w, WeightFormat::kPlain, DType::kF32).raw(), w.value.raw());
+  EXPECT_EQ(weights.Lease(w, WeightFormat::kPlain, DType::kF32).address(), w.value.address());
   const Tensor before = weights.Lease(w, WeightFormat::kPlain, DType::kBF16);
-  EXPECT_EQ(before.data<BF16>()[5].bits, BF16(w.value.data<float>()[5]).bits);
-  w.value.data<float>()[5] = 7;
+  ExpectSameBits(before, test::Convert(context, w.value, DType::kBF16));
+  Copy(FromValues(context, DType::kF32, {3, 4}, std::vector<double>(12, 7)), w.value);
   EXPECT_NE(test::ToDoubles(weights.Lease(w, WeightFormat::kPlain, DType::kBF16))[5], 7);
   ++w.version;
   const Tensor after = weights.Lease(w, WeightFormat::kPlain, DType::kBF16);
   EXPECT_EQ(test::ToDoubles(after)[5], 7);
-  EXPECT_EQ(after.raw(), before.raw());
+  EXPECT_EQ(after.address(), before.address());
 
+  Context host;
+  ResidentWeights exact_weights(host);
   Parameter exact;
-  exact.value = context.Zeros(DType::kF64, {3, 4}, "w");
-  EXPECT_EQ(weights.Lease(exact, WeightFormat::kPacked, DType::kF64).raw(), exact.value.raw());
+  exact.value = host.Zeros(DType::kF64, {3, 4}, "w");
+  EXPECT_EQ(exact_weights.Lease(exact, WeightFormat::kPacked, DType::kF64).address(),
+            exact.value.address());
 }
 
 }  // namespace

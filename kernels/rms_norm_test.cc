@@ -48,8 +48,7 @@ TEST_P(RmsNormTest, AgreesWithTheReference) {
       const Tensor w = RandomTensor(ctx, DType::kF32, {C}, "w");
       const Results actual = Compute(ctx, x, w, dy, accumulate);
       const Results expected =
-          Compute(ctx, Convert(ctx, x, DType::kF64), Convert(ctx, w, DType::kF64),
-                  Convert(ctx, dy, DType::kF64), accumulate);
+          Compute(ctx.host(), ctx.Exact(x), ctx.Exact(w), ctx.Exact(dy), accumulate);
       ExpectClose(actual.y, expected.y, C);
       ExpectClose(actual.dx, expected.dx, C);
       ExpectClose(actual.dw, expected.dw, T * D / C);
@@ -59,10 +58,12 @@ TEST_P(RmsNormTest, AgreesWithTheReference) {
 
 TEST_P(RmsNormTest, BitsDoNotDependOnThreads) {
   test::DeviceContext one, three({.num_threads = 3});
-  const Tensor x = RandomTensor(one, GetParam(), {2500, 64}, "x");
-  const Tensor dy = RandomTensor(one, GetParam(), {2500, 64}, "dy");
-  const Tensor w = RandomTensor(one, DType::kF32, {64}, "w");
-  const Results a = Compute(one, x, w, dy, false), b = Compute(three, x, w, dy, false);
+  const auto compute = [&](Context& ctx) {
+    return Compute(ctx, RandomTensor(ctx, GetParam(), {2500, 64}, "x"),
+                   RandomTensor(ctx, DType::kF32, {64}, "w"),
+                   RandomTensor(ctx, GetParam(), {2500, 64}, "dy"), false);
+  };
+  const Results a = compute(one), b = compute(three);
   test::ExpectSameBits(a.y, b.y);
   test::ExpectSameBits(a.dx, b.dx);
   test::ExpectSameBits(a.dw, b.dw);
@@ -76,15 +77,20 @@ TEST_P(RmsNormTest, PartsAgreeWithTheReference) {
     const Tensor x = RandomTensor(ctx, GetParam(), {R, C}, "x");
     const Tensor dy = RandomTensor(ctx, GetParam(), {R, C}, "dy");
     const Tensor w = RandomTensor(ctx, DType::kF32, {C}, "w");
-    const auto compute = [&, C = C, parts = parts](const Tensor& x, const Tensor& w,
+    const auto compute = [&, C = C, parts = parts](Context& ctx, const Tensor& x, const Tensor& w,
                                                    const Tensor& dy) {
       WholeRows whole = {.width = parts * C,
                          .squares = ctx.Empty(DType::kF64, {x.shape()[0]}, "sums"),
                          .products = ctx.Empty(DType::kF64, {x.shape()[0]}, "sums")};
       RowProducts({.a = x, .b = x, .sums = whole.squares}, ctx);
       RowProducts({.a = dy, .b = x, .w = w, .sums = whole.products}, ctx);
-      for (double& sum : whole.squares.span<double>()) sum += 2 * static_cast<double>(C);
-      for (double& sum : whole.products.span<double>()) sum -= 3;  // other parts
+      const auto plus = [&](const Tensor& sums, double of_other_parts) {
+        std::vector<double> values = test::ToDoubles(sums);
+        for (double& value : values) value += of_other_parts;
+        return test::FromValues(ctx, DType::kF64, sums.shape(), values);
+      };
+      whole.squares = plus(whole.squares, 2 * static_cast<double>(C));
+      whole.products = plus(whole.products, -3);
       const Results r = {ctx.Empty(x.dtype(), x.shape(), "y"),
                          ctx.Empty(x.dtype(), x.shape(), "dx"),
                          ctx.Empty(w.dtype(), w.shape(), "dw")};
@@ -93,8 +99,8 @@ TEST_P(RmsNormTest, PartsAgreeWithTheReference) {
       RmsNormWeightGradient({dy, x, kEpsilon, r.dw, /*accumulate=*/false, whole}, ctx);
       return r;
     };
-    const auto exact = [&](const Tensor& of) { return Convert(ctx, of, DType::kF64); };
-    const Results actual = compute(x, w, dy), expected = compute(exact(x), exact(w), exact(dy));
+    const Results actual = compute(ctx, x, w, dy);
+    const Results expected = compute(ctx.host(), ctx.Exact(x), ctx.Exact(w), ctx.Exact(dy));
     ExpectClose(actual.y, expected.y, C);
     ExpectClose(actual.dx, expected.dx, C);
     ExpectClose(actual.dw, expected.dw, R);
@@ -105,7 +111,7 @@ INSTANTIATE_TEST_SUITE_P(DTypes, RmsNormTest, testing::Values(DType::kF32, DType
                          [](const auto& info) { return NameOf(info.param); });
 
 TEST(RmsNorm, NormalisesEachSegment) {
-  test::DeviceContext ctx;
+  Context ctx;
   const Tensor x = test::FromValues(ctx, DType::kF64, {1, 4}, {3, 4, 0, -2});
   const Tensor w = test::FromValues(ctx, DType::kF64, {2}, {1, 10});
   const Tensor y = ctx.Empty(DType::kF64, {1, 4}, "y");

@@ -11,7 +11,6 @@
 namespace moebius::kernels {
 namespace {
 
-using test::Convert;
 using test::ExpectClose;
 using test::RandomTensor;
 
@@ -25,7 +24,7 @@ TEST_P(RotaryTest, AgreesWithTheReference) {
     const Tensor positions = test::RandomInts(ctx, {T}, 1 << 20, "positions");
     for (const bool inverse : {false, true}) {
       const Tensor y = RandomTensor(ctx, GetParam(), {T, H * C}, "y");
-      const Tensor y_exact = Convert(ctx, y, DType::kF64);
+      const Tensor y_exact = ctx.Exact(y);
       RotaryArgs args = {.x = x,
                          .positions = positions,
                          .head_dim = C,
@@ -34,9 +33,9 @@ TEST_P(RotaryTest, AgreesWithTheReference) {
                          .inverse = inverse,
                          .accumulate = inverse};
       Rotary(args, ctx);
-      args.x = Convert(ctx, x, DType::kF64);
+      args.x = ctx.Exact(x), args.positions = ctx.Exact(positions);
       args.y = y_exact;
-      Rotary(args, ctx);
+      Rotary(args, ctx.host());
       ExpectClose(y, y_exact, 2);
     }
   }
@@ -46,7 +45,7 @@ INSTANTIATE_TEST_SUITE_P(DTypes, RotaryTest, testing::Values(DType::kF32, DType:
                          [](const auto& info) { return NameOf(info.param); });
 
 TEST(Rotary, TurnsHalvesOfAHead) {
-  test::DeviceContext ctx;
+  Context ctx;
   // One head of 4: pairs (0, 2) by the angle 5 and (1, 3) by 5 / sqrt(100).
   const Tensor x = test::FromValues(ctx, DType::kF64, {1, 4}, {1, 1, 0, 2});
   const Tensor y = ctx.Empty(DType::kF64, {1, 4}, "y");

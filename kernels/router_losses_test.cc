@@ -17,11 +17,11 @@ using test::FromValues;
 
 class RouterLossesTest : public testing::Test {
  protected:
-  Tensor Exact(const Tensor& x) { return test::Convert(ctx_, x, DType::kF64); }
+  Tensor Exact(const Tensor& x) { return ctx_.Exact(x); }
   Tensor Positive(const Shape& shape, const char* name) {
-    const Tensor x = test::RandomTensor(ctx_, DType::kF32, shape, name);
-    for (float& element : x.span<float>()) element = std::abs(element);
-    return x;
+    std::vector<double> x = test::ToDoubles(test::RandomTensor(ctx_, DType::kF32, shape, name));
+    for (double& element : x) element = std::abs(element);
+    return test::FromValues(ctx_, DType::kF32, shape, x);
   }
   // Every third token is padding.
   Tensor Mask(int64_t T) {
@@ -31,6 +31,7 @@ class RouterLossesTest : public testing::Test {
   }
 
   test::DeviceContext ctx_{{.num_threads = 2}};
+  Context& host_ = ctx_.host();
 };
 
 // Of tokens and experts: none, few, and more than a device takes at once.
@@ -47,13 +48,13 @@ TEST_F(RouterLossesTest, BalanceAgreesWithTheReference) {
                                           .normalize_scores = normalize,
                                           .divisor = 300};
       BalanceLossOptions exact = options;
-      exact.fractions = Exact(fractions);
+      exact.fractions = Exact(fractions), exact.document_ids = Exact(options.document_ids);
       ExpectClose(test::Convert(ctx_, BalanceLoss(scores, options, ctx_), DType::kF32),
-                  BalanceLoss(Exact(scores), exact, ctx_), E);
+                  BalanceLoss(Exact(scores), exact, host_), E);
 
       const Tensor ds = Positive({T, E}, "ds"), exact_ds = Exact(ds);
       BalanceLossGradient(scores, options, {0.5, ds, normalize}, ctx_);
-      BalanceLossGradient(Exact(scores), exact, {0.5, exact_ds, normalize}, ctx_);
+      BalanceLossGradient(Exact(scores), exact, {0.5, exact_ds, normalize}, host_);
       ExpectClose(ds, exact_ds, E);
     }
   }
@@ -63,12 +64,13 @@ TEST_F(RouterLossesTest, ZLossAgreesWithTheReference) {
   for (const auto& [T, E] : kSizes) {
     const Tensor logits = test::RandomTensor(ctx_, DType::kF32, {T, E}, "logits", 3);
     const ZLossOptions options = {.document_ids = Mask(T), .divisor = 300};
+    const ZLossOptions exact = {.document_ids = Exact(options.document_ids), .divisor = 300};
     ExpectClose(test::Convert(ctx_, ZLoss(logits, options, ctx_), DType::kF32),
-                ZLoss(Exact(logits), options, ctx_), E);
+                ZLoss(Exact(logits), exact, host_), E);
     for (const bool accumulate : {false, true}) {
       const Tensor dz = Positive({T, E}, "dz"), exact_dz = Exact(dz);
       ZLossGradient(logits, options, {0.5, dz, accumulate}, ctx_);
-      ZLossGradient(Exact(logits), options, {0.5, exact_dz, accumulate}, ctx_);
+      ZLossGradient(Exact(logits), exact, {0.5, exact_dz, accumulate}, host_);
       ExpectClose(dz, exact_dz, E);
     }
   }
@@ -77,28 +79,28 @@ TEST_F(RouterLossesTest, ZLossAgreesWithTheReference) {
 // Two domains of tokens that use disjoint halves of the experts evenly: each micro-batch alone is
 // unbalanced (2), the global batch is balanced (1) and exerts no force on softmax routers.
 TEST_F(RouterLossesTest, GlobalFractionsLeaveABalancedBatchAlone) {
-  const Tensor p = FromValues(ctx_, DType::kF64, {2, 4}, {0.5, 0.5, 0, 0, 0, 0, 0.5, 0.5});
-  const Tensor local = FromValues(ctx_, DType::kF64, {2, 4}, {0.5, 0.5, 0, 0, 0, 0, 0.5, 0.5});
-  const Tensor global = FromValues(ctx_, DType::kF64, {1, 4}, {0.25, 0.25, 0.25, 0.25});
+  const Tensor p = FromValues(host_, DType::kF64, {2, 4}, {0.5, 0.5, 0, 0, 0, 0, 0.5, 0.5});
+  const Tensor local = FromValues(host_, DType::kF64, {2, 4}, {0.5, 0.5, 0, 0, 0, 0, 0.5, 0.5});
+  const Tensor global = FromValues(host_, DType::kF64, {1, 4}, {0.25, 0.25, 0.25, 0.25});
   const auto value = [&](const Tensor& fractions, int64_t tokens_per_group) {
     return BalanceLoss(p,
                        {.fractions = fractions, .tokens_per_group = tokens_per_group, .divisor = 2},
-                       ctx_)
+                       host_)
         .data<double>()[0];
   };
   EXPECT_DOUBLE_EQ(value(local, 1), 2);
   EXPECT_DOUBLE_EQ(value(global, 2), 1);
 
-  const Tensor dp = ctx_.Empty(DType::kF64, {2, 4}, "dp");
+  const Tensor dp = host_.Empty(DType::kF64, {2, 4}, "dp");
   BalanceLossGradient(p, {.fractions = global, .tokens_per_group = 2, .divisor = 2},
-                      {.coefficient = 1, .dx = dp, .accumulate = false}, ctx_);
+                      {.coefficient = 1, .dx = dp, .accumulate = false}, host_);
   for (const double element : dp.span<double>()) EXPECT_DOUBLE_EQ(element, 0.5);
 }
 
 TEST_F(RouterLossesTest, ZLossOfEqualLogits) {
-  const Tensor logits = FromValues(ctx_, DType::kF64, {1, 2}, {3, 3});
+  const Tensor logits = FromValues(host_, DType::kF64, {1, 2}, {3, 3});
   const double log_sum = 3 + std::log(2.0);
-  EXPECT_DOUBLE_EQ(ZLoss(logits, {.divisor = 4}, ctx_).data<double>()[0], log_sum * log_sum / 4);
+  EXPECT_DOUBLE_EQ(ZLoss(logits, {.divisor = 4}, host_).data<double>()[0], log_sum * log_sum / 4);
 }
 
 }  // namespace

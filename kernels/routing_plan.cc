@@ -4,6 +4,7 @@
 #include <limits>
 #include <vector>
 
+#include "core/tensor/copy.h"
 #include "kernels/backend.h"
 #include "kernels/checks.h"
 
@@ -48,6 +49,13 @@ double SmallestMargin(const TopKArgs& args) {
   return margin;
 }
 
+int64_t NumPairs(const TopKArgs& args, const Tensor& offsets, Context& ctx) {
+  if (!args.document_ids.defined()) return args.scores.shape()[0] * args.k;
+  if (args.num_routed >= 0) return args.num_routed * args.k;
+  const int64_t T = offsets.size() - 1;
+  return ToHost(offsets.Slice(T, T + 1), ctx).data<int32_t>()[0];
+}
+
 }  // namespace
 
 RoutingPlan BuildPlan(const Tensor& token_offsets, const Tensor& experts, int64_t num_experts,
@@ -78,20 +86,22 @@ RoutingPlan TopK(const TopKArgs& args, Context& ctx) {
   if (op.is_dry()) return BuildPlan(offsets, Int32(T * args.k, ctx), E, ctx);
   const Backend& backend = BackendFor(args.scores.dtype(), ctx);
   backend.offsets_of_k(args, offsets, ctx);
-  // Without padding the host knows how many there are.
-  const bool is_exact = !args.document_ids.defined();
-  const Tensor experts = Int32(is_exact ? T * args.k : offsets.span<int32_t>().back(), ctx);
+  const Tensor experts = Int32(NumPairs(args, offsets, ctx), ctx);
   backend.choose_top_k(args, offsets, experts, ctx);
   return BuildPlan(offsets, experts, E, ctx);
 }
 
 Tensor TopKMargin(const TopKArgs& args, Context& ctx) {
   CheckTopK(args);
-  const Tensor margin = ctx.Empty(DType::kF64, {1}, "top_k.margin");
+  const Tensor margin = EmptyOnHost(DType::kF64, {1}, "top_k.margin", ctx);
   const OpScope op = ctx.Start(Moves("top_k.margin", args.scores));
   if (op.is_dry()) return margin;
-  margin.data<double>()[0] = args.scores.dtype() == DType::kF64 ? SmallestMargin<double>(args)
-                                                                : SmallestMargin<float>(args);
+  TopKArgs host = args;
+  for (Tensor* x : {&host.scores, &host.bias, &host.document_ids}) {
+    if (x->defined()) *x = ToHost(*x, ctx);
+  }
+  margin.data<double>()[0] = args.scores.dtype() == DType::kF64 ? SmallestMargin<double>(host)
+                                                                : SmallestMargin<float>(host);
   return margin;
 }
 

@@ -42,11 +42,15 @@ struct TopKArgs {
   Tensor bias = {};
   int64_t k;
   Tensor document_ids = {};
+  // Tokens that are not padding, where the host knows it; -1: they are counted, and a device is
+  // waited for.
+  int64_t num_routed = -1;
 };
 RoutingPlan TopK(const TopKArgs& args, Context& ctx);
 
 // The smallest difference, over tokens, between the k-th and the (k+1)-th best of scores + bias:
-// how near the closest decision was. [1] F64; infinite where nothing had to be decided.
+// how near the closest decision was. [1] F64, of the host, which computes it and waits for a
+// device; infinite where nothing had to be decided.
 Tensor TopKMargin(const TopKArgs& args, Context& ctx);
 
 }  // namespace kernels

@@ -37,8 +37,12 @@ TEST(RoutingPlan, RowsAreAStablePermutation) {
     SCOPED_TRACE(routing.name);
     const RoutingPlan plan = BuildPlan(Int32(ctx, routing.token_offsets()),
                                        Int32(ctx, routing.experts()), routing.num_experts, ctx);
-    const auto row = plan.row.span<int32_t>(), expert = plan.expert.span<int32_t>();
-    const auto offsets = plan.expert_offsets.span<int32_t>();
+    const auto ints = [](const Tensor& x) {
+      const Numbers values = ToDoubles(x);
+      return std::vector<int>(values.begin(), values.end());
+    };
+    const std::vector<int> row = ints(plan.row), expert = ints(plan.expert);
+    const std::vector<int> offsets = ints(plan.expert_offsets);
     std::vector<int> pair_at(plan.num_pairs(), -1);
     for (int p = 0; p < plan.num_pairs(); ++p) pair_at[row[p]] = p;
     for (int e = 0; e < routing.num_experts; ++e) {
@@ -93,7 +97,9 @@ class TopKTest : public testing::TestWithParam<DType> {
     return FromValues(ctx_, GetParam(), {T, E}, values);
   }
 
-  test::DeviceContext ctx_{{.num_threads = 2}};
+  test::DeviceContext device_{{.num_threads = 2}};
+  Context& ctx_ = device_.of(GetParam());
+  Context& host_ = device_.host();
 };
 
 TEST_P(TopKTest, BestFirstAndTiesToTheLowerExpert) {
@@ -124,10 +130,15 @@ TEST_P(TopKTest, ManyTokensOfWhichSomeArePadding) {
     if (!is_padding) expert.push_back(t % 3 == 0 ? 0 : 1);
     token_offsets.push_back(static_cast<double>(expert.size()));
   }
-  const RoutingPlan plan =
-      TopK({.scores = Scores(T, 2, scores), .k = 1, .document_ids = Int32(ctx_, ids)}, ctx_);
-  EXPECT_EQ(ToDoubles(plan.token_offsets), token_offsets);
-  EXPECT_EQ(ToDoubles(plan.expert), expert);
+  for (const int64_t num_routed : {int64_t{-1}, std::ssize(expert)}) {
+    const RoutingPlan plan = TopK({.scores = Scores(T, 2, scores),
+                                   .k = 1,
+                                   .document_ids = Int32(ctx_, ids),
+                                   .num_routed = num_routed},
+                                  ctx_);
+    EXPECT_EQ(ToDoubles(plan.token_offsets), token_offsets);
+    EXPECT_EQ(ToDoubles(plan.expert), expert);
+  }
 }
 
 TEST_P(TopKTest, NaNIsTheWorstScoreAndZerosAreOne) {
@@ -141,8 +152,7 @@ TEST_P(TopKTest, AgreesWithTheReferenceOnTies) {
   for (const int k : {1, 3, 8}) {
     const TopKArgs args = {.scores = Scores(50, 8, test::TiedScores(50, 8)), .k = k};
     const RoutingPlan plan = TopK(args, ctx_);
-    const RoutingPlan exact =
-        TopK({.scores = test::Convert(ctx_, args.scores, DType::kF64), .k = k}, ctx_);
+    const RoutingPlan exact = TopK({.scores = device_.Exact(args.scores), .k = k}, host_);
     EXPECT_EQ(ToDoubles(plan.expert), ToDoubles(exact.expert));
     EXPECT_EQ(ToDoubles(plan.row), ToDoubles(exact.row));
     EXPECT_EQ(ToDoubles(TopKMargin(args, ctx_)), (Numbers{k == 8 ? INFINITY : 0}));
@@ -155,10 +165,8 @@ TEST_P(TopKTest, AgreesWithTheReferenceOnManyExperts) {
         Scores(20, 70, ToDoubles(test::RandomTensor(ctx_, DType::kF32, {20, 70}, "s")));
     const Tensor bias = Scores(1, 70, test::TiedScores(1, 70)).Reshape({70});
     const RoutingPlan plan = TopK({.scores = scores, .bias = bias, .k = k}, ctx_);
-    const RoutingPlan exact = TopK({.scores = test::Convert(ctx_, scores, DType::kF64),
-                                    .bias = test::Convert(ctx_, bias, DType::kF64),
-                                    .k = k},
-                                   ctx_);
+    const RoutingPlan exact =
+        TopK({.scores = device_.Exact(scores), .bias = device_.Exact(bias), .k = k}, host_);
     EXPECT_EQ(ToDoubles(plan.expert), ToDoubles(exact.expert));
   }
 }

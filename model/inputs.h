@@ -32,9 +32,10 @@ struct MicroBatch {
 
   // This rank's token shard, [T / tensor_size].
   struct Shard {
-    int64_t positions = 0;  // of each sequence
-    Tensor document_ids;    // int32
-    Tensor token_index;     // int64: global, over the whole run; names per-token draws
+    int64_t positions = 0;    // of each sequence
+    int64_t num_tokens = -1;  // that are not padding; -1: whoever must know counts them
+    Tensor document_ids;      // int32
+    Tensor token_index;       // int64: global, over the whole run; names per-token draws
   };
   Shard shard = {};
 };

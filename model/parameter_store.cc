@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/base/random.h"
+#include "core/tensor/copy.h"
 
 namespace moebius {
 namespace {
@@ -107,11 +108,14 @@ void ParameterStore::InitializePart(Parameter& parameter, int64_t begin, int64_t
                                     const Tensor& part, uint64_t seed) {
   ++parameter.version;
   if (context_.device().is_meta() || begin == end) return;
+  const Tensor host = HostSide(part, context_);
   if (master_ == DType::kF64) {
-    InitializeAs<double>(parameter, position_, begin, end, part, seed, context_.pool());
+    InitializeAs<double>(parameter, position_, begin, end, host, seed, context_.pool());
   } else {
-    InitializeAs<float>(parameter, position_, begin, end, part, seed, context_.pool());
+    InitializeAs<float>(parameter, position_, begin, end, host, seed, context_.pool());
   }
+  Copy(host, part);
+  context_.Wait();  // so that the host needs room for one at a time
 }
 
 std::vector<Parameter*> ParameterStore::parameters(size_t first) const {

@@ -54,6 +54,7 @@ class ParameterStore {
   std::vector<Buffer*> buffers() const;
   const MeshPosition& position() const { return position_; }
   DType master() const { return master_; }
+  Context& context() const { return context_; }
 
  private:
   Context& context_;

@@ -4,6 +4,7 @@
 #include <limits>
 #include <utility>
 
+#include "core/tensor/copy.h"
 #include "kernels/cross_entropy.h"
 #include "kernels/linear.h"
 #include "kernels/ops/embedding.h"
@@ -12,9 +13,9 @@
 namespace moebius {
 namespace {
 
-double Sum(const std::vector<Tensor>& values) {
+double Sum(const std::vector<Tensor>& values, Context& context) {
   double sum = 0;
-  for (const Tensor& value : values) sum += value.data<double>()[0];
+  for (const Tensor& value : values) sum += ToHost(value, context).data<double>()[0];
   return sum;
 }
 
@@ -174,16 +175,17 @@ RoutingSummary Transformer::SummarizeRouting() {
 
   // One exchange for all layers of all stages: counts, then the two losses.
   const int64_t E = spec_.moe.num_experts, width = E + 2;
-  const Tensor sums = context_.Zeros(DType::kF64, {num_layers, width}, "routing.sums");
+  const Tensor sums = EmptyOnHost(DType::kF64, {num_layers, width}, "routing.sums", context_);
+  Clear(sums);
   for (const auto& block : blocks_) {
     if (block->moe() == nullptr) continue;
     if (context_.device().is_meta()) continue;
     const RoutingRecord& record = block->moe()->balance().record();
     const auto index = std::ranges::find(summary.layers, block->layer()) - summary.layers.begin();
     double* row = sums.data<double>() + index * width;
-    std::copy_n(record.counts.data<double>(), E, row);
-    row[E] = Sum(record.balance_losses);
-    row[E + 1] = Sum(record.z_losses);
+    std::copy_n(ToHost(record.counts, context_).data<double>(), E, row);
+    row[E] = Sum(record.balance_losses, context_);
+    row[E + 1] = Sum(record.z_losses, context_);
     for (const Tensor& margin : record.margins) {
       summary.min_margin = std::min(summary.min_margin, margin.data<double>()[0]);
     }

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "core/tensor/copy.h"
 #include "kernels/elementwise.h"
 
 namespace moebius {
@@ -15,7 +16,8 @@ double GradientNorm(const GradientBuckets& gradients, Mesh& mesh, Context& conte
   }
   double total = 0;
   if (!context.device().is_meta()) {
-    for (const double sum : sums.span<double>()) total += sum;
+    const Tensor here = ToHost(sums, context);
+    for (const double sum : here.span<double>()) total += sum;
   }
   mesh.world().AllReduce(std::span(&total, 1)).Wait();
   return std::sqrt(total);

@@ -1,9 +1,10 @@
 #include "parallel/bucket.h"
 
 #include <algorithm>
-#include <cstring>
 #include <ranges>
 #include <utility>
+
+#include "core/tensor/copy.h"
 
 namespace moebius {
 namespace {
@@ -47,12 +48,6 @@ bool SameKind(const Bucket& a, const Bucket& b) {
   return a.group == b.group && a.dtype == b.dtype && !a.is_shared && !b.is_shared;
 }
 
-void Clear(const Tensor& flat, int64_t begin, int64_t end) {
-  if (begin == end) return;
-  const Tensor gap = flat.Slice(begin, end);
-  std::memset(gap.raw(), 0, static_cast<size_t>(gap.bytes()));
-}
-
 }  // namespace
 
 std::vector<Bucket::Part> Bucket::PartsWithin(int64_t begin, int64_t end) const {
@@ -73,13 +68,12 @@ Tensor Bucket::View(const Tensor& flat, const Member& member) const {
 }
 
 void Bucket::ClearGaps(const Tensor& flat) const {
-  if (flat.device().is_meta()) return;
   int64_t end = 0;
   for (const auto& [parameter, offset] : members) {
-    Clear(flat, end, offset);
+    Clear(flat.Slice(end, offset));
     end = offset + parameter->value.size();
   }
-  Clear(flat, end, size);
+  Clear(flat.Slice(end, size));
 }
 
 std::vector<Bucket> MakeBuckets(std::span<Parameter* const> parameters, Mesh& mesh,

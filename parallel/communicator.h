@@ -24,24 +24,34 @@
 
 namespace moebius {
 
-// Elements that lie contiguously in host memory and outlive the operation they are passed to. Those
-// of a tensor on kMeta have no data: only a dry run's communicator takes them.
+// Elements that lie contiguously and outlive the operation they are passed to. Those of the host
+// any communicator takes; those of an accelerator one that says so
+// (parallel/staged_communicator.h). Those of a tensor on kMeta have no data: only a dry run's
+// communicator takes them.
 struct Elements {
   std::byte* data = nullptr;
   int64_t count = 0;
   DType dtype = DType::kU8;
+  Accelerator* accelerator = nullptr;  // whose memory it is; null: the host's
 
   Elements() = default;
   Elements(std::byte* data, int64_t count, DType dtype) : data(data), count(count), dtype(dtype) {}
   Elements(const Tensor& x)  // NOLINT: a tensor is elements
-      : data(x.device().is_meta() ? nullptr : x.raw()), count(x.size()), dtype(x.dtype()) {}
+      : data(x.device().is_meta() ? nullptr : x.address()),
+        count(x.size()),
+        dtype(x.dtype()),
+        accelerator(x.storage()->accelerator()) {}
   template <class T, size_t N>
   Elements(std::span<T, N> x)  // NOLINT: a span is elements
       : data(reinterpret_cast<std::byte*>(x.data())),
         count(static_cast<int64_t>(x.size())),
         dtype(kDTypeOf<T>) {}
 
-  std::span<std::byte> bytes() const { return {data, static_cast<size_t>(count * SizeOf(dtype))}; }
+  // REQUIRES: they are the host's.
+  std::span<std::byte> bytes() const {
+    CHECK(accelerator == nullptr) << "elements of an accelerator";
+    return {data, static_cast<size_t>(count * SizeOf(dtype))};
+  }
   Elements Slice(int64_t begin, int64_t end) const {
     return {data + begin * SizeOf(dtype), end - begin, dtype};
   }

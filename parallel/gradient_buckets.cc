@@ -1,9 +1,9 @@
 #include "parallel/gradient_buckets.h"
 
 #include <algorithm>
-#include <cstring>
 #include <utility>
 
+#include "core/tensor/copy.h"
 #include "kernels/elementwise.h"
 
 namespace moebius {
@@ -11,12 +11,6 @@ namespace {
 
 // Buckets on their way, before another one starts: each takes room here and in the communicator.
 constexpr size_t kMaxUnderway = 2;
-
-void Clear(const Tensor& x) {
-  if (!x.device().is_meta() && x.size() > 0) {
-    std::memset(x.raw(), 0, static_cast<size_t>(x.bytes()));
-  }
-}
 
 }  // namespace
 

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "parallel/staged_communicator.h"
+
 namespace moebius {
 namespace {
 
@@ -55,10 +57,13 @@ absl::StatusOr<MeshPosition> PositionOf(const ParallelSizes& sizes, int rank, in
   return at;
 }
 
-absl::StatusOr<std::unique_ptr<Mesh>> Mesh::Create(const ParallelSizes& sizes,
-                                                   Communicator& world) {
+absl::StatusOr<std::unique_ptr<Mesh>> Mesh::Create(
+    const ParallelSizes& sizes, Communicator& world,
+    const std::shared_ptr<Accelerator>& accelerator) {
   ASSIGN_OR_RETURN(const MeshPosition at, PositionOf(sizes, world.rank(), world.size()));
-  auto mesh = std::unique_ptr<Mesh>(new Mesh(sizes, at, world));
+  std::unique_ptr<Communicator> staged;
+  if (accelerator != nullptr) staged = std::make_unique<StagedCommunicator>(world, accelerator);
+  auto mesh = std::unique_ptr<Mesh>(new Mesh(sizes, at, world, std::move(staged)));
   for (int axis = 0; axis < kNumAxes; ++axis) mesh->MakeGroup({static_cast<Axis>(axis)});
   mesh->MakeGroup({Axis::kContext, Axis::kTensor});
   mesh->MakeGroup({Axis::kExpert, Axis::kExpertTensor});
@@ -102,7 +107,7 @@ void Mesh::MakeGroup(const std::vector<Axis>& axes) {
   }
   std::string name;
   for (const Axis axis : axes) absl::StrAppend(&name, name.empty() ? "" : " x ", NameOf(axis));
-  groups_[set] = world_.Split(ranks, set == 0 ? "self" : name);
+  groups_[set] = world().Split(ranks, set == 0 ? "self" : name);
 }
 
 Communicator& Mesh::group_over(const std::vector<Axis>& axes) {

@@ -13,6 +13,7 @@
 
 #include <map>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "core/base/status.h"
@@ -37,12 +38,13 @@ absl::StatusOr<MeshPosition> PositionOf(const ParallelSizes& sizes, int rank, in
 class Mesh {
  public:
   // Every rank of the world calls it; all groups are made now, in one order. `world` outlives the
-  // mesh.
-  static absl::StatusOr<std::unique_ptr<Mesh>> Create(const ParallelSizes& sizes,
-                                                      Communicator& world);
+  // mesh. `accelerator`: the rank's, if it has one; its memory may be sent then.
+  static absl::StatusOr<std::unique_ptr<Mesh>> Create(
+      const ParallelSizes& sizes, Communicator& world,
+      const std::shared_ptr<Accelerator>& accelerator = nullptr);
 
   const MeshPosition& position() const { return position_; }
-  Communicator& world() { return world_; }
+  Communicator& world() { return staged_ != nullptr ? *staged_ : world_; }
 
   // The ranks that differ from this one on `axis` alone, in order of their index on it.
   Communicator& group(Axis axis) { return group_over({axis}); }
@@ -55,8 +57,9 @@ class Mesh {
  private:
   using AxisSet = unsigned;  // a bit for each axis
 
-  Mesh(const ParallelSizes& sizes, const MeshPosition& position, Communicator& world)
-      : sizes_(sizes), position_(position), world_(world) {}
+  Mesh(const ParallelSizes& sizes, const MeshPosition& position, Communicator& world,
+       std::unique_ptr<Communicator> staged)
+      : sizes_(sizes), position_(position), world_(world), staged_(std::move(staged)) {}
 
   AxisSet Canonical(const std::vector<Axis>& axes) const;
   void MakeGroup(const std::vector<Axis>& axes);
@@ -64,6 +67,7 @@ class Mesh {
   const ParallelSizes sizes_;
   const MeshPosition position_;
   Communicator& world_;
+  const std::unique_ptr<Communicator> staged_;  // the world with an accelerator's memory, or null
   std::map<AxisSet, std::unique_ptr<Communicator>> groups_;
 };
 

@@ -1,15 +1,9 @@
 #include "parallel/value_buckets.h"
 
-#include <cstring>
+#include "core/tensor/copy.h"
 
 namespace moebius {
 namespace {
-
-void Copy(const Tensor& from, const Tensor& to) {
-  CHECK_EQ(from.bytes(), to.bytes());
-  if (from.device().is_meta() || from.size() == 0) return;
-  std::memcpy(to.raw(), from.raw(), static_cast<size_t>(from.bytes()));
-}
 
 Tensor Flat(const Tensor& x) { return x.Reshape({x.size()}); }
 

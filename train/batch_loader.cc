@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <numeric>
 
+#include "core/tensor/copy.h"
+
 namespace moebius {
 namespace {
 
@@ -30,17 +32,39 @@ kernels::QueryChunks QueriesOf(const SequenceCut& cut, int64_t sequence_length, 
   return queries;
 }
 
-// [samples * positions], value(b, s) at position s of sample b.
-template <class T, class Value>
-Tensor Collect(int64_t samples, const std::vector<int64_t>& positions, Context& context,
-               const Value& value) {
-  const Tensor x = context.Empty(kDTypeOf<T>, {samples * std::ssize(positions)}, "batch");
-  if (context.device().is_meta()) return x;
-  T* out = x.data<T>();
-  for (int64_t b = 0; b < samples; ++b) {
-    for (const int64_t s : positions) *out++ = static_cast<T>(value(b, s));
+// Tensors of `samples`, side by side in one storage.
+class Collector {
+ public:
+  // `bytes_per_sample`: of all tensors, of which there are at most kMaxTensors.
+  Collector(int64_t samples, int64_t bytes_per_sample, Context& context)
+      : samples_(samples),
+        bytes_(EmptyOnHost(DType::kU8, {samples * bytes_per_sample + kMaxTensors * kAlignment},
+                           "batch", context)) {}
+
+  // [samples * positions], value(b, s) at position s of sample b.
+  template <class T, class Value>
+  Tensor Collect(const std::vector<int64_t>& positions, const Value& value) {
+    const Tensor x(kDTypeOf<T>, {samples_ * std::ssize(positions)}, bytes_.storage(), end_);
+    end_ += (x.bytes() + kAlignment - 1) / kAlignment * kAlignment;
+    if (x.device().is_meta()) return x;
+    T* out = x.data<T>();
+    for (int64_t b = 0; b < samples_; ++b) {
+      for (const int64_t s : positions) *out++ = static_cast<T>(value(b, s));
+    }
+    return x;
   }
-  return x;
+
+ private:
+  static constexpr int64_t kAlignment = 64, kMaxTensors = 8;
+
+  const int64_t samples_;
+  const Tensor bytes_;
+  int64_t end_ = 0;
+};
+
+int64_t NumTokens(const Tensor& document_ids) {
+  if (document_ids.device().is_meta()) return -1;
+  return std::ranges::count_if(document_ids.span<int32_t>(), [](int32_t id) { return id >= 0; });
 }
 
 }  // namespace
@@ -62,8 +86,12 @@ MicroBatch MakeMicroBatch(const std::vector<Sample>& samples,
       over_context.num_ranks == 1 ? all : Select(all, over_context, at.index_on(Axis::kContext));
   const std::vector<int64_t> shard = Select(own, over_tensor, at.index_on(Axis::kTensor));
 
+  // Five tensors of all or of the rank's positions, two of its shard's.
+  const int64_t bytes_per_sample =
+      S * 4 + std::ssize(own) * (4 * 4 + SizeOf(options.dtype)) + std::ssize(shard) * (4 + 8);
+  Collector collector(B, bytes_per_sample, context);
   const auto int32s = [&](const std::vector<int64_t>& positions, const auto& value) {
-    return Collect<int32_t>(B, positions, context, value);
+    return collector.Collect<int32_t>(positions, value);
   };
   // One id for a whole sequence lets attention see everything before; padding stays apart.
   const auto document = [&](int64_t b, int64_t s) {
@@ -73,6 +101,7 @@ MicroBatch MakeMicroBatch(const std::vector<Sample>& samples,
   const auto weight = [&](int64_t b, int64_t s) { return samples[b].loss_weights[s]; };
   const Tensor sequence_ids = int32s(all, document);
   const Tensor own_ids = over_context.num_ranks == 1 ? sequence_ids : int32s(own, document);
+  const Tensor shard_ids = over_tensor.num_ranks == 1 ? own_ids : int32s(shard, document);
   return {.num_sequences = B,
           .sequence_length = S,
           .over_context = over_context,
@@ -82,14 +111,27 @@ MicroBatch MakeMicroBatch(const std::vector<Sample>& samples,
           .labels = int32s(own, [&](int64_t b, int64_t s) { return samples[b].labels[s]; }),
           .positions = int32s(own, [&](int64_t b, int64_t s) { return samples[b].positions[s]; }),
           .document_ids = own_ids,
-          .loss_weights = options.dtype == DType::kF64 ? Collect<double>(B, own, context, weight)
-                                                       : Collect<float>(B, own, context, weight),
+          .loss_weights = options.dtype == DType::kF64 ? collector.Collect<double>(own, weight)
+                                                       : collector.Collect<float>(own, weight),
           .sequence_document_ids = sequence_ids,
           .shard = {.positions = std::ssize(shard),
-                    .document_ids = over_tensor.num_ranks == 1 ? own_ids : int32s(shard, document),
-                    .token_index = Collect<int64_t>(B, shard, context, [&](int64_t b, int64_t s) {
-                      return sample_index[b] * S + s;
-                    })}};
+                    .num_tokens = NumTokens(shard_ids),
+                    .document_ids = shard_ids,
+                    .token_index = collector.Collect<int64_t>(
+                        shard, [&](int64_t b, int64_t s) { return sample_index[b] * S + s; })}};
+}
+
+MicroBatch ToDevice(const MicroBatch& batch, Context& context) {
+  if (context.accelerator() == nullptr) return batch;
+  const std::shared_ptr<Storage>& here = batch.tokens.storage();
+  const Tensor there = ToDevice(Tensor(DType::kU8, {here->bytes()}, here), "batch", context);
+  MicroBatch moved = batch;
+  for (Tensor* x :
+       {&moved.tokens, &moved.labels, &moved.positions, &moved.document_ids, &moved.loss_weights,
+        &moved.sequence_document_ids, &moved.shard.document_ids, &moved.shard.token_index}) {
+    *x = x->In(there.storage());
+  }
+  return moved;
 }
 
 BatchTotals TotalsOf(const MicroBatch& batch) {

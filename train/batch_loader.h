@@ -1,4 +1,4 @@
-// From samples to a rank's micro-batches on its device. Micro-batch m of a global batch is always
+// From samples to a rank's micro-batches. Micro-batch m of a global batch is always
 // its samples [m * b, (m + 1) * b); which ranks run it, and which of its tokens each, is layout.
 #pragma once
 
@@ -11,7 +11,8 @@
 
 namespace moebius {
 
-// The tokens of `samples`, put one behind the other, that the rank at `at` has on its device.
+// The tokens of `samples`, put one behind the other, that the rank at `at` has: in memory of the
+// host, side by side.
 // `sample_index` [samples.size()] names them over the whole run. Loss weights are in `dtype` (F32
 // or F64) and not yet divided. No sample: T is zero. REQUIRES: the sequence length divides by twice
 // the context size (if that is more than 1) times the tensor size. On kMeta samples may be empty.
@@ -25,6 +26,10 @@ MicroBatch MakeMicroBatch(const std::vector<Sample>& samples,
                           const std::vector<int64_t>& sample_index,
                           const MicroBatchOptions& options, Context& context);
 
+// A micro-batch of MakeMicroBatch on the context's device: one copy, in the order of its work.
+MicroBatch ToDevice(const MicroBatch& batch, Context& context);
+
+// Of micro-batches that are the host's.
 // Sum of loss weights, and tokens that are not padding: of the T tokens, which the ranks of the
 // tensor axis share.
 struct BatchTotals {

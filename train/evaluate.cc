@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <numbers>
 
+#include "core/tensor/copy.h"
 #include "data/held_out_stream.h"
 #include "parallel/pipeline/plan.h"
 #include "train/batch_loader.h"
@@ -16,7 +17,7 @@ struct Sums {
   double tokens = 0;
 };
 
-// Of one micro-batch; padding weighs nothing.
+// Of one micro-batch, both the host's; padding weighs nothing.
 void Add(const Tensor& losses, const MicroBatch& batch, Sums* sums) {
   for (int64_t t = 0; t < losses.size(); ++t) {
     if (batch.document_ids.data<int32_t>()[t] < 0) continue;
@@ -59,14 +60,16 @@ DomainEvaluation EvaluateDomain(Transformer& model, WeightSource& weights, const
   const int64_t round = options.micro_batch_size * mesh.position().size_of(Axis::kData);
   Sums sums;
   for (int64_t first = 0; first < samples; first += round * pipeline.num_micro_batches) {
-    std::vector<MicroBatch> batches;
+    std::vector<MicroBatch> here, batches;
     for (int m = 0; m < pipeline.num_micro_batches; ++m) {
-      batches.push_back(Load(stream, first + m * round, samples, model.policy().master, options,
-                             mesh.position(), context));
+      here.push_back(Load(stream, first + m * round, samples, model.policy().master, options,
+                          mesh.position(), context));
+      batches.push_back(ToDevice(here.back(), context));
     }
     StageModel stage(model, batches, {.pass = Pass::kEvaluate},
                      [&](Tape& tape, const Var& hidden, int m) {
-                       Add(model.TokenLosses(tape, hidden, batches[m]), batches[m], &sums);
+                       const Tensor losses = model.TokenLosses(tape, hidden, batches[m]);
+                       Add(ToHost(losses, context), here[m], &sums);
                      });
     PipelineExecutor({.model = stage,
                       .stages = mesh.group(Axis::kPipeline),

@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "core/base/random.h"
+#include "core/tensor/copy.h"
 #include "train/batch_loader.h"
 
 namespace moebius {
@@ -27,10 +28,12 @@ std::vector<double> LastLogits(Transformer& model, WeightSource& weights, Contex
                 .positions = std::vector<int32_t>(S),
                 .loss_weights = std::vector<float>(S, 0)};
   std::iota(sample.positions.begin(), sample.positions.end(), 0);
-  const MicroBatch batch = MakeMicroBatch(
-      {sample}, {0}, {.sequence_length = S, .dtype = model.policy().master}, context);
+  const MicroBatch batch =
+      ToDevice(MakeMicroBatch({sample}, {0}, {.sequence_length = S, .dtype = model.policy().master},
+                              context),
+               context);
   Tape tape(context, weights, Tape::Mode::kForwardOnly);
-  const Tensor logits = model.LastLogits(tape, batch, 1);
+  const Tensor logits = ToHost(model.LastLogits(tape, batch, 1), context);
   std::vector<double> row(logits.size());
   for (int64_t i = 0; i < logits.size(); ++i) {
     row[i] = logits.dtype() == DType::kF64 ? logits.data<double>()[i] : logits.data<float>()[i];

@@ -25,7 +25,7 @@ absl::StatusOr<std::unique_ptr<LoadedModel>> LoadedModel::Load(const std::string
   const int64_t vocab_size =
       tokenizer.ok() ? (*tokenizer)->vocab_size() : config.model().vocab_size();
   ASSIGN_OR_RETURN(const ModelSpec spec, ModelSpec::FromProto(config.model(), vocab_size));
-  ASSIGN_OR_RETURN(std::unique_ptr<Mesh> mesh, Mesh::Create(sizes, world));
+  ASSIGN_OR_RETURN(std::unique_ptr<Mesh> mesh, Mesh::Create(sizes, world, resources.accelerator));
 
   std::unique_ptr<LoadedModel> loaded(new LoadedModel(
       config, tokenizer.ok() ? *std::move(tokenizer) : nullptr, std::move(mesh), resources));

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <span>
 
+#include "core/tensor/copy.h"
 #include "kernels/elementwise.h"
 #include "optim/gradient_norm.h"
 #include "train/batch_loader.h"
@@ -18,11 +19,13 @@ StepResult TrainStep::Run(const std::vector<MicroBatch>& micro_batches) {
   CHECK_EQ(std::ssize(micro_batches), parts_.pipeline.num_micro_batches);
   Transformer& model = parts_.model;
   const StepInputs step = Normalize(micro_batches);
+  std::vector<MicroBatch> there;
+  for (const MicroBatch& batch : micro_batches) there.push_back(ToDevice(batch, parts_.context));
   model.BeginStep();
   parts_.buckets.BeginStep(parts_.pipeline.num_micro_batches);
-  CountExactly(micro_batches, step);
+  CountExactly(there, step);
 
-  StepResult result{.loss = ForwardBackward(micro_batches, step), .tokens = step.num_tokens};
+  StepResult result{.loss = ForwardBackward(there, step), .tokens = step.num_tokens};
   ReduceGradients();
   result.routing = model.SummarizeRouting();
   result.gradient_norm = GradientNorm(parts_.buckets, parts_.mesh, parts_.context);
@@ -84,7 +87,8 @@ double TrainStep::ForwardBackward(const std::vector<MicroBatch>& micro_batches,
   const PhaseScope phase = parts_.context.StartPhase("forward and backward");
   double loss = 0;
   StageModel stage(parts_.model, micro_batches, step, [&](Tape& tape, const Var& hidden, int m) {
-    const Tensor sum = parts_.model.Loss(tape, hidden, micro_batches[m]);
+    const Tensor sum =
+        ToHost(parts_.model.Loss(tape, hidden, micro_batches[m]), parts_.context);
     if (!sum.device().is_meta()) loss += sum.data<double>()[0];
   });
   RunPlan(plan_, stage);

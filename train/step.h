@@ -45,7 +45,7 @@ class TrainStep {
 
   // All ranks call it together, each with its own micro-batches, as many on every rank as the
   // pipeline says (those of a rank without work hold no token); the stages of a pipeline have the
-  // same. context.step() says step and learning rate.
+  // same. They are the host's (MakeMicroBatch). context.step() says step and learning rate.
   StepResult Run(const std::vector<MicroBatch>& micro_batches);
 
  private:

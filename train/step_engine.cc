@@ -81,7 +81,8 @@ absl::StatusOr<std::unique_ptr<StepEngine>> StepEngine::Create(const RunConfig& 
                         "%d tokens, must be at most that",
                         config.parallel().tensor_size(), spec.vocab_size));
   }
-  ASSIGN_OR_RETURN(std::unique_ptr<Mesh> mesh, Mesh::Create(SizesOf(config.parallel()), world));
+  ASSIGN_OR_RETURN(std::unique_ptr<Mesh> mesh,
+                   Mesh::Create(SizesOf(config.parallel()), world, resources.accelerator));
   return absl::WrapUnique(new StepEngine(config, resources, std::move(mesh), spec, observer));
 }
 

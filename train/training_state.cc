@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "core/tensor/copy.h"
+
 namespace moebius {
 namespace {
 
@@ -17,7 +19,12 @@ bool KeepsItsStart(const CheckpointReader& checkpoint, const CheckpointTensor& t
 absl::Status ReadAll(const CheckpointReader& checkpoint, const ParameterStore& store,
                      const std::vector<CheckpointTensor>& tensors) {
   for (const CheckpointTensor& tensor : tensors) {
-    if (!KeepsItsStart(checkpoint, tensor, store)) RETURN_IF_ERROR(checkpoint.Read(tensor));
+    if (KeepsItsStart(checkpoint, tensor, store)) continue;
+    CheckpointTensor here = tensor;
+    here.local = HostSide(tensor.local, store.context());
+    RETURN_IF_ERROR(checkpoint.Read(here));
+    Copy(here.local, tensor.local);
+    store.context().Wait();  // so that the host needs room for one at a time
   }
   return absl::OkStatus();
 }

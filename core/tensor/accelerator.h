@@ -1,14 +1,19 @@
 // A device other than the CPU: its memory, and the work that it has been given. A plugin implements
 // it, so that one program serves machines with and without one.
 //
-// Work runs in the order in which it was given, behind the caller's back. The host reads and writes
-// the device's memory where Tensor::data says so, which waits for that work first: correct
-// everywhere, and counted, so that a step that should never wait can be held to it.
+// Work runs in the order in which it was given, behind the caller's back; copies are work, too. The
+// host never touches the device's memory: what it wants to read is copied to it
+// (core/tensor/copy.h), and it waits. Waits are counted, so that a step that should wait once can
+// be held to it.
+//
+// Belongs to the thread of its rank; memory alone may be given back by any.
 #pragma once
 
-#include <atomic>
 #include <cstdint>
+#include <memory>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "core/tensor/dtype.h"
 
@@ -27,11 +32,18 @@ class Accelerator {
   // Operations per second that its data sheet gives for dense products; 0: not known.
   virtual double PeakFlops(DType dtype) const = 0;
 
-  // Memory that both the device and the host can use; null: there is not as much.
+  // Memory of its own, and memory of the host that it can copy from and to while the host goes on
+  // ("pinned"). Null: there is not as much.
   virtual void* Map(int64_t bytes) = 0;
   virtual void Unmap(void* memory, int64_t bytes) = 0;
+  virtual void* MapHost(int64_t bytes) = 0;
+  virtual void UnmapHost(void* memory, int64_t bytes) = 0;
 
-  virtual void Clear(void* memory, int64_t bytes) = 0;  // to zero bytes, in the order of its work
+  // Its own memory, to zero bytes.
+  virtual void Clear(void* memory, int64_t bytes) = 0;
+  // Between its own memory and the host's, either way, or within its own. Before Wait returns the
+  // host neither writes what is copied from, nor reads what is copied to.
+  virtual void Copy(const void* from, void* to, int64_t bytes) = 0;
 
   // In which its work is queued; what that is is known to its kernels alone.
   virtual void* stream() const = 0;
@@ -39,22 +51,27 @@ class Accelerator {
   virtual const kernels::Backend& kernels() const = 0;
 
   // Work has been given to it.
-  void MarkBusy() { busy_.store(true, std::memory_order_relaxed); }
+  void MarkBusy() { busy_ = true; }
+
+  // `memory` of the host lives until the work that it has been given is done.
+  void Hold(std::shared_ptr<const void> memory) { held_.push_back(std::move(memory)); }
 
   // Returns when all its work is done.
   void Wait() {
-    if (!busy_.load(std::memory_order_relaxed)) return;
+    if (!busy_) return;
     WaitForWork();
-    busy_.store(false, std::memory_order_relaxed);
+    busy_ = false;
     ++num_waits_;
+    held_.clear();
   }
   int64_t num_waits() const { return num_waits_; }  // for work that was under way
 
  private:
   virtual void WaitForWork() = 0;
 
-  std::atomic<bool> busy_{false};
-  std::atomic<int64_t> num_waits_{0};
+  bool busy_ = false;
+  int64_t num_waits_ = 0;
+  std::vector<std::shared_ptr<const void>> held_;
 };
 
 }  // namespace moebius

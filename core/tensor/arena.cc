@@ -32,17 +32,12 @@ class Arena::Impl : public std::enable_shared_from_this<Arena::Impl> {
         budget_(budget),
         accelerator_(std::move(accelerator)) {}
   ~Impl() {
-    for (const auto& [address, bytes] : mappings_) {
-      if (accelerator_ != nullptr) {
-        accelerator_->Unmap(address, bytes);
-      } else {
-        ::munmap(address, static_cast<size_t>(bytes));
-      }
-    }
+    for (const auto& [address, bytes] : mappings_) UnmapPages(address, bytes);
   }
 
   std::shared_ptr<Storage> Allocate(int64_t bytes, const char* name);
-  Accelerator* accelerator() const { return accelerator_.get(); }
+  // Whose memory it is.
+  Accelerator* owner() const { return device_.is_cuda() ? accelerator_.get() : nullptr; }
   void Free(char* address, int64_t bytes, const std::string& name);
 
   Use total() const {
@@ -66,6 +61,7 @@ class Arena::Impl : public std::enable_shared_from_this<Arena::Impl> {
   void RemoveFree(std::map<char*, int64_t>::iterator hole);
   void Map(int64_t bytes);
   void* MapPages(int64_t bytes);  // null: refused
+  void UnmapPages(void* address, int64_t bytes);
   [[noreturn]] void FailOverBudget(int64_t bytes, const char* name) const;
 
   const std::string name_;
@@ -86,7 +82,7 @@ class ArenaStorage final : public Storage {
  public:
   ArenaStorage(void* data, int64_t bytes, Device device, int64_t taken, std::string name,
                std::shared_ptr<Arena::Impl> arena)
-      : Storage(data, bytes, device, arena->accelerator()),
+      : Storage(data, bytes, device, arena->owner()),
         taken_(taken),
         name_(std::move(name)),
         arena_(std::move(arena)) {}
@@ -173,10 +169,17 @@ void Arena::Impl::Map(int64_t bytes) {
 }
 
 void* Arena::Impl::MapPages(int64_t bytes) {
-  if (accelerator_ != nullptr) return accelerator_->Map(bytes);
+  if (device_.is_cuda()) return accelerator_->Map(bytes);
+  if (accelerator_ != nullptr) return accelerator_->MapHost(bytes);
   void* address = ::mmap(nullptr, static_cast<size_t>(bytes), PROT_READ | PROT_WRITE,
                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   return address == MAP_FAILED ? nullptr : address;
+}
+
+void Arena::Impl::UnmapPages(void* address, int64_t bytes) {
+  if (device_.is_cuda()) return accelerator_->Unmap(address, bytes);
+  if (accelerator_ != nullptr) return accelerator_->UnmapHost(address, bytes);
+  ::munmap(address, static_cast<size_t>(bytes));
 }
 
 void Arena::Impl::FailOverBudget(int64_t bytes, const char* name) const {
@@ -193,7 +196,7 @@ void Arena::Impl::FailOverBudget(int64_t bytes, const char* name) const {
 
 Arena::Arena(std::string name, Device device, int64_t budget_bytes,
              std::shared_ptr<Accelerator> accelerator) {
-  CHECK(device.is_cuda() == (accelerator != nullptr)) << "an accelerator has memory of its own";
+  CHECK(!device.is_cuda() || accelerator != nullptr) << "a device without its accelerator";
   impl_ = std::make_shared<Impl>(std::move(name), device, budget_bytes, std::move(accelerator));
 }
 

@@ -17,7 +17,7 @@ namespace moebius {
 // bytes. Aligned to 64 bytes; not zeroed.
 class Storage {
  public:
-  // `accelerator`: whose memory it is; null: the host's.
+  // `accelerator`: whose memory it is; null: the host's, or none.
   Storage(void* data, int64_t bytes, Device device, Accelerator* accelerator = nullptr)
       : data_(data), bytes_(bytes), device_(device), accelerator_(accelerator) {}
   virtual ~Storage() = default;
@@ -25,13 +25,9 @@ class Storage {
   Storage& operator=(const Storage&) = delete;
 
   void* data() const { return data_; }
-  // For the host to read and write.
-  void* host_data() const {
-    if (accelerator_ != nullptr) accelerator_->Wait();
-    return data_;
-  }
   int64_t bytes() const { return bytes_; }
   Device device() const { return device_; }
+  Accelerator* accelerator() const { return accelerator_; }
 
  private:
   void* const data_;
@@ -48,7 +44,8 @@ class Arena {
   };
 
   // `name` for messages ("device", "host"). budget_bytes 0: no limit. A request beyond the budget
-  // ends the run with the arena's table of names (exit code 1). `accelerator`: of kCuda.
+  // ends the run with the arena's table of names (exit code 1). `accelerator`: whose memory it is
+  // on kCuda; on kCpu, for whose copies it is pinned.
   Arena(std::string name, Device device, int64_t budget_bytes = 0,
         std::shared_ptr<Accelerator> accelerator = nullptr);
   ~Arena();  // storages may outlive the arena

@@ -1,6 +1,6 @@
 #include "core/tensor/context.h"
 
-#include <cstring>
+#include "core/tensor/copy.h"
 
 namespace moebius {
 
@@ -10,12 +10,7 @@ Tensor Context::Empty(DType dtype, const Shape& shape, const char* name) {
 
 Tensor Context::Zeros(DType dtype, const Shape& shape, const char* name) {
   Tensor x = Empty(dtype, shape, name);
-  if (device_.is_meta() || x.bytes() == 0) return x;
-  if (accelerator_ != nullptr) {
-    accelerator_->Clear(x.storage()->data(), x.bytes());
-  } else {
-    std::memset(x.raw(), 0, static_cast<size_t>(x.bytes()));
-  }
+  Clear(x);
   return x;
 }
 

@@ -40,11 +40,13 @@ class Context {
       : device_(options.device),
         pool_(options.num_threads, options.cores),
         device_arena_("device", options.device, options.device_budget_bytes, options.accelerator),
-        host_arena_("host", options.device.is_meta() ? kMeta : kCpu, options.host_budget_bytes),
+        host_arena_("host", options.device.is_meta() ? kMeta : kCpu, options.host_budget_bytes,
+                    options.accelerator),
         accelerator_(options.accelerator),
         observer_(options.observer),
         chunk_elements_(options.chunk_elements) {}
   Context() : Context(Options{}) {}
+  ~Context() { Wait(); }
 
   Device device() const { return device_; }
   Accelerator* accelerator() const { return accelerator_.get(); }  // null on the CPU
@@ -60,6 +62,11 @@ class Context {
   // (core/tensor/work.h).
   OpScope Start(const Work& work) { return OpScope(work, device_.is_meta(), observer_); }
   PhaseScope StartPhase(const char* name) { return PhaseScope(name, observer_); }
+
+  // Returns when the device has done what it was given. The CPU is never behind.
+  void Wait() {
+    if (accelerator_ != nullptr) accelerator_->Wait();
+  }
 
   // Uninitialised, from the device tier. `name` is for accounting: "experts.x".
   Tensor Empty(DType dtype, const Shape& shape, const char* name);

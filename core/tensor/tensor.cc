@@ -53,4 +53,8 @@ Tensor Tensor::Reshape(const Shape& shape) const {
   return Tensor(dtype_, shape, storage_, offset_);
 }
 
+Tensor Tensor::In(std::shared_ptr<Storage> storage) const {
+  return Tensor(dtype_, shape_, std::move(storage), offset_);
+}
+
 }  // namespace moebius

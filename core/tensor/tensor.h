@@ -55,9 +55,9 @@ class Tensor {
   Device device() const { return storage_->device(); }
   const std::shared_ptr<Storage>& storage() const { return storage_; }
 
-  // For the host to read and write: waits for what an accelerator still does (accelerator.h).
-  // REQUIRES: T is the dtype's type, and the device has bytes (not kMeta). Constness of the
-  // elements is not tracked.
+  // For the host to read and write. REQUIRES: T is the dtype's type, and the tensor is the host's
+  // (kCpu): what lies elsewhere is copied first (core/tensor/copy.h). Constness of the elements is
+  // not tracked.
   template <class T>
   T* data() const {
     CHECK(kDTypeOf<T> == dtype_) << "the tensor holds " << NameOf(dtype_);
@@ -68,8 +68,8 @@ class Tensor {
     return {data<T>(), static_cast<size_t>(size_)};
   }
   std::byte* raw() const {
-    CHECK(defined() && !device().is_meta()) << "no bytes to read";
-    return static_cast<std::byte*>(storage_->host_data()) + offset_;
+    CHECK(defined() && device().is_cpu()) << "no bytes that the host can read";
+    return static_cast<std::byte*>(storage_->data()) + offset_;
   }
 
   // For kernels of the tensor's device; null if undefined.
@@ -77,11 +77,15 @@ class Tensor {
   T* device_data() const {
     if (!defined()) return nullptr;
     CHECK(kDTypeOf<T> == dtype_) << "the tensor holds " << NameOf(dtype_);
-    return reinterpret_cast<T*>(static_cast<std::byte*>(storage_->data()) + offset_);
+    return reinterpret_cast<T*>(address());
   }
+  // Where it lies on its device, whoever can read it there.
+  std::byte* address() const { return static_cast<std::byte*>(storage_->data()) + offset_; }
 
   Tensor Slice(int64_t begin, int64_t end) const;  // rows begin .. end of the leading dimension
   Tensor Reshape(const Shape& shape) const;        // the same number of elements
+  // What stands in `storage` where this stands in its own.
+  Tensor In(std::shared_ptr<Storage> storage) const;
 
  private:
   DType dtype_ = DType::kF32;

@@ -8,8 +8,6 @@
 namespace moebius::cuda {
 namespace {
 
-// Its memory is pinned memory of the host, which kernels reach over the bus: correct whoever reads
-// and writes, and slow.
 class CudaDevice final : public Accelerator {
  public:
   explicit CudaDevice(int ordinal) : ordinal_(ordinal) {
@@ -38,16 +36,25 @@ class CudaDevice final : public Accelerator {
   void* Map(int64_t bytes) override {
     CheckCuda(cudaSetDevice(ordinal_), "choosing the device");
     void* memory = nullptr;
-    const cudaError_t error = cudaHostAlloc(&memory, static_cast<size_t>(bytes),
-                                            cudaHostAllocMapped | cudaHostAllocPortable);
-    if (error == cudaErrorMemoryAllocation) return nullptr;
-    CheckCuda(error, "asking for memory");
-    return memory;
+    return Mapped(cudaMalloc(&memory, static_cast<size_t>(bytes))) ? memory : nullptr;
   }
-  void Unmap(void* memory, int64_t) override { cudaFreeHost(memory); }
+  void Unmap(void* memory, int64_t) override { cudaFree(memory); }
+
+  void* MapHost(int64_t bytes) override {
+    CheckCuda(cudaSetDevice(ordinal_), "choosing the device");
+    void* memory = nullptr;
+    const auto size = static_cast<size_t>(bytes);
+    return Mapped(cudaHostAlloc(&memory, size, cudaHostAllocPortable)) ? memory : nullptr;
+  }
+  void UnmapHost(void* memory, int64_t) override { cudaFreeHost(memory); }
 
   void Clear(void* memory, int64_t bytes) override {
     CheckCuda(cudaMemsetAsync(memory, 0, static_cast<size_t>(bytes), stream_), "clearing memory");
+    MarkBusy();
+  }
+  void Copy(const void* from, void* to, int64_t bytes) override {
+    CheckCuda(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDefault, stream_),
+              "copying memory");
     MarkBusy();
   }
 
@@ -55,6 +62,12 @@ class CudaDevice final : public Accelerator {
   const kernels::Backend& kernels() const override { return kBackend; }
 
  private:
+  static bool Mapped(cudaError_t error) {
+    if (error == cudaErrorMemoryAllocation) return false;
+    CheckCuda(error, "asking for memory");
+    return true;
+  }
+
   void WaitForWork() override { CheckCuda(cudaStreamSynchronize(stream_), "waiting for kernels"); }
 
   const int ordinal_;

@@ -1,5 +1,5 @@
 // The devices of the machine, as an Accelerator each: accelerator.cu by CUDA, and
-// emulation/accelerator.cc by host memory.
+// emulation/accelerator.cc by the CPU.
 #pragma once
 
 #include <memory>

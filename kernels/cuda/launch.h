@@ -15,7 +15,10 @@
 #include "core/tensor/context.h"
 
 #ifdef MOEBIUS_CUDA_EMULATION
+#include <tuple>
+
 #include "kernels/cuda/emulation/emulation.h"
+#include "kernels/cuda/emulation/stream.h"
 #else
 #include <cuda_runtime.h>
 #endif
@@ -47,8 +50,11 @@ inline LaunchShape WarpForEach(int64_t n) {
 template <class... Params, class... Args>
 void Launch(void (*kernel)(Params...), const LaunchShape& shape, Context& ctx,
             const Args&... args) {
-  cuda_emulation::Run(shape.blocks, shape.threads, shape.shared_bytes,
-                      [&] { kernel(static_cast<Params>(args)...); });
+  auto* stream = static_cast<cuda_emulation::Stream*>(ctx.accelerator()->stream());
+  stream->Add([=, params = std::tuple<Params...>(static_cast<Params>(args)...)] {
+    cuda_emulation::Run(shape.blocks, shape.threads, shape.shared_bytes,
+                        [&] { std::apply(kernel, params); });
+  });
   ctx.accelerator()->MarkBusy();
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "core/tensor/copy.h"
 #include "kernels/checks.h"
 #include "kernels/cross_entropy.h"
 #include "kernels/elementwise.h"
@@ -73,12 +74,13 @@ void LossesOfChunk(const kernels::CrossEntropyArgs& chunk, const VocabularyPart&
 }
 
 Tensor Sum(const Tensor& nll, Context& ctx) {
-  const Tensor sum = ctx.Empty(DType::kF64, {1}, "cross_entropy.loss");
+  const Tensor sum = EmptyOnHost(DType::kF64, {1}, "cross_entropy.loss", ctx);
   if (ctx.device().is_meta()) return sum;
+  const Tensor here = ToHost(nll, ctx);
   double total = 0;
-  for (const double nll_t : nll.span<double>()) total += nll_t;
+  for (const double nll_t : here.span<double>()) total += nll_t;
   sum.data<double>()[0] = total;
-  return sum;
+  return ToDevice(sum, "cross_entropy.loss", ctx);
 }
 
 }  // namespace

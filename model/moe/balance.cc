@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "core/tensor/copy.h"
 #include "kernels/expert_counts.h"
 #include "kernels/ops/router_losses.h"
 
@@ -10,7 +11,7 @@ namespace moebius {
 namespace {
 
 template <class T>
-void FollowLoad(const double* counts, double rate, const Tensor& bias) {
+void FollowLoad(const double* counts, double rate, const Tensor& bias) {  // of the host
   const auto b = bias.span<T>();
   const double mean =
       std::accumulate(counts, counts + b.size(), 0.0) / static_cast<double>(b.size());
@@ -90,9 +91,7 @@ Tensor Balance::GlobalFractions(const StepInputs& step) {
 }
 
 void Balance::SumCountsOverRanks() {
-  if (!context_.device().is_meta()) {
-    std::ranges::copy(record_.counts.span<double>(), step_counts_.data<double>());
-  }
+  Copy(record_.counts, step_counts_);
   batch_group_.AllReduce(step_counts_).Wait();
 }
 
@@ -129,13 +128,17 @@ void Balance::EndCountingPass() {
 }
 
 void Balance::EndStep(const double* counts) {
-  std::copy_n(counts, spec_.num_experts, last_counts_->value.data<double>());
+  const Tensor last = HostSide(last_counts_->value, context_);
+  std::copy_n(counts, spec_.num_experts, last.data<double>());
+  Copy(last, last_counts_->value);
   if (bias_ == nullptr) return;
-  if (bias_->value.dtype() == DType::kF64) {
-    FollowLoad<double>(counts, spec_.bias_update_rate, bias_->value);
+  const Tensor bias = ToHost(bias_->value, context_);
+  if (bias.dtype() == DType::kF64) {
+    FollowLoad<double>(counts, spec_.bias_update_rate, bias);
   } else {
-    FollowLoad<float>(counts, spec_.bias_update_rate, bias_->value);
+    FollowLoad<float>(counts, spec_.bias_update_rate, bias);
   }
+  Copy(bias, bias_->value);
 }
 
 }  // namespace moebius

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "core/base/random.h"
+#include "core/tensor/copy.h"
 #include "kernels/ops/activations.h"
 #include "kernels/ops/elementwise.h"
 #include "kernels/ops/linear.h"
@@ -33,9 +34,9 @@ std::vector<int32_t> ForcedExperts(const MoeSpec& spec, const RandomStream& stre
 
 Tensor Int32Tensor(const std::vector<int32_t>& numbers, Context& context) {
   const Tensor x =
-      context.Empty(DType::kI32, {static_cast<int64_t>(numbers.size())}, "routing.plan");
+      EmptyOnHost(DType::kI32, {static_cast<int64_t>(numbers.size())}, "routing.plan", context);
   std::ranges::copy(numbers, x.data<int32_t>());
-  return x;
+  return ToDevice(x, "routing.plan", context);
 }
 
 }  // namespace
@@ -58,9 +59,12 @@ RoutingPlan Router::Select(const Tensor& scores, const Tensor& bias, const Micro
                            const StepInputs& step, Context& context) const {
   const bool forced = spec_.debug_routing != DebugRouting::kNone && !context.device().is_meta();
   if (forced) return Forced(batch, step, context);
-  return kernels::TopK(
-      {.scores = scores, .bias = bias, .k = spec_.top_k, .document_ids = batch.shard.document_ids},
-      context);
+  return kernels::TopK({.scores = scores,
+                        .bias = bias,
+                        .k = spec_.top_k,
+                        .document_ids = batch.shard.document_ids,
+                        .num_routed = batch.shard.num_tokens},
+                       context);
 }
 
 Tensor Router::Margin(const Tensor& scores, const Tensor& bias, const MicroBatch& batch,
@@ -77,8 +81,10 @@ Var Router::Weigh(Tape& tape, const Var& scores, const RoutingPlan& plan) const 
 RoutingPlan Router::Forced(const MicroBatch& batch, const StepInputs& step,
                            Context& context) const {
   const RandomStream stream(step.seed, prefix_ + "debug_routing");
-  const auto documents = batch.shard.document_ids.span<int32_t>();
-  const auto tokens = batch.shard.token_index.span<int64_t>();
+  const Tensor document_ids = ToHost(batch.shard.document_ids, context);
+  const Tensor token_index = ToHost(batch.shard.token_index, context);
+  const auto documents = document_ids.span<int32_t>();
+  const auto tokens = token_index.span<int64_t>();
   std::vector<int32_t> offsets = {0}, experts;
   for (size_t t = 0; t < documents.size(); ++t) {
     if (documents[t] >= 0)

@@ -1,9 +1,9 @@
 #include "parallel/ops/exchange.h"
 
 #include <algorithm>
-#include <cstring>
 #include <vector>
 
+#include "core/tensor/copy.h"
 #include "kernels/elementwise.h"
 #include "parallel/ordered_reduction.h"
 
@@ -17,7 +17,7 @@ struct Block {
 };
 
 Tensor ToTensor(std::span<const int32_t> numbers, const Shape& shape, Context& context) {
-  const Tensor x = context.Empty(DType::kI32, shape, "exchange");
+  const Tensor x = EmptyOnHost(DType::kI32, shape, "exchange", context);
   std::ranges::copy(numbers, x.data<int32_t>());
   return x;
 }
@@ -93,26 +93,26 @@ std::vector<int32_t> ExchangeCounts(std::span<const int32_t> expert_offsets,
   return received;
 }
 
-// Bytes of `rows` and of each of their copies in `messages`, for the i-th block of each copy.
-struct Blocks {
-  Blocks(const Exchange::Side& side, const Tensor& rows, const Tensor& messages)
-      : numbers(side.blocks.span<int32_t>()),
-        count(side.blocks.shape()[0] / side.copies),
-        width(rows.shape()[1]),
-        row_bytes(width * SizeOf(rows.dtype())),
-        first_row(rows.raw()),
-        first_message(messages.raw()) {}
+// Where the blocks of a side lie, in bytes: the i-th of each copy.
+class Blocks {
+ public:
+  Blocks(const Exchange::Side& side, const Tensor& rows)
+      : numbers_(side.blocks.span<int32_t>()),
+        count_(side.blocks.shape()[0] / side.copies),
+        width_(rows.shape()[1]),
+        element_bytes_(SizeOf(rows.dtype())) {}
 
-  std::byte* row(int64_t i) const { return first_row + numbers[3 * i] * row_bytes; }
-  std::byte* message(int64_t i, int copy) const {
-    return first_message + numbers[3 * (copy * count + i) + 1] * row_bytes;
+  int64_t count() const { return count_; }
+  int64_t row(int64_t i) const { return numbers_[3 * i] * width_ * element_bytes_; }
+  int64_t message(int64_t i, int copy) const {
+    return numbers_[3 * (copy * count_ + i) + 1] * width_ * element_bytes_;
   }
-  int64_t elements(int64_t i) const { return numbers[3 * i + 2] * width; }
+  int64_t elements(int64_t i) const { return numbers_[3 * i + 2] * width_; }
+  int64_t bytes(int64_t i) const { return elements(i) * element_bytes_; }
 
-  const std::span<const int32_t> numbers;
-  const int64_t count, width, row_bytes;
-  std::byte* const first_row;
-  std::byte* const first_message;
+ private:
+  const std::span<const int32_t> numbers_;
+  const int64_t count_, width_, element_bytes_;
 };
 
 // On kMeta: the sides of even routing, whose counts are not known yet.
@@ -145,35 +145,44 @@ void IntoMessages(const Exchange::Side& side, const Tensor& rows, const Tensor& 
                   Context& context) {
   const OpScope op = context.Start(Moves("exchange.rows", rows, messages));
   if (op.is_dry()) return;
-  const Blocks blocks(side, rows, messages);
-  const int64_t size = SizeOf(rows.dtype());
-  context.pool().For(blocks.count, [&](int64_t i) {
-    const auto bytes = static_cast<size_t>(blocks.elements(i) * size);
-    for (int copy = 0; copy < side.copies && bytes > 0; ++copy) {
-      std::memcpy(blocks.message(i, copy), blocks.row(i), bytes);
+  const Blocks blocks(side, rows);
+  std::vector<CopyPiece> pieces;
+  for (int64_t i = 0; i < blocks.count(); ++i) {
+    for (int copy = 0; copy < side.copies; ++copy) {
+      pieces.push_back({blocks.row(i), blocks.message(i, copy), blocks.bytes(i)});
     }
-  });
+  }
+  CopyPieces(rows, messages, pieces, context);
 }
 
-// Copies of a row add up, in their order; BF16 in F32.
+// Copies of a row, in their order, by the host; BF16 in F32.
+void AddCopies(const Exchange::Side& side, const Tensor& rows, const Tensor& messages,
+               Context& context) {
+  const Tensor host_messages = ToHost(messages, context), host_rows = HostSide(rows, context);
+  const Blocks blocks(side, rows);
+  context.pool().For(blocks.count(), [&](int64_t i) {
+    if (blocks.bytes(i) == 0) return;
+    std::vector<const std::byte*> copies;
+    for (int copy = 0; copy < side.copies; ++copy) {
+      copies.push_back(host_messages.raw() + blocks.message(i, copy));
+    }
+    ReduceInRankOrder(Reduction::kSum, rows.dtype(), copies, blocks.elements(i), rows.dtype(),
+                      host_rows.raw() + blocks.row(i));
+  });
+  Copy(host_rows, rows);
+}
+
 void OutOfMessages(const Exchange::Side& side, const Tensor& rows, const Tensor& messages,
                    Context& context) {
   const OpScope op = context.Start(Moves("exchange.rows", rows, messages));
   if (op.is_dry()) return;
-  const Blocks blocks(side, rows, messages);
-  const int64_t size = SizeOf(rows.dtype());
-  context.pool().For(blocks.count, [&](int64_t i) {
-    const auto bytes = static_cast<size_t>(blocks.elements(i) * size);
-    if (bytes == 0) return;
-    if (side.copies == 1) {
-      std::memcpy(blocks.row(i), blocks.message(i, 0), bytes);
-      return;
-    }
-    std::vector<const std::byte*> copies;
-    for (int copy = 0; copy < side.copies; ++copy) copies.push_back(blocks.message(i, copy));
-    ReduceInRankOrder(Reduction::kSum, rows.dtype(), copies, blocks.elements(i), rows.dtype(),
-                      blocks.row(i));
-  });
+  if (side.copies > 1) return AddCopies(side, rows, messages, context);
+  const Blocks blocks(side, rows);
+  std::vector<CopyPiece> pieces;
+  for (int64_t i = 0; i < blocks.count(); ++i) {
+    pieces.push_back({blocks.message(i, 0), blocks.row(i), blocks.bytes(i)});
+  }
+  CopyPieces(messages, rows, pieces, context);
 }
 
 // x [rows of `from`, D] -> y [rows of `to`, D]
@@ -253,15 +262,17 @@ Exchange MakeExchange(const Tensor& expert_offsets, std::span<const int> owner, 
   exchange.local_offsets = expert_offsets;
   if (num_ranks == 1) return exchange;
   const int64_t e = std::ranges::count(owner, communicator.rank() / copies);
-  exchange.local_offsets = context.Empty(DType::kI32, {e + 1}, "exchange");
+  const Tensor local = EmptyOnHost(DType::kI32, {e + 1}, "exchange", context);
+  exchange.local_offsets = local;
   if (context.device().is_meta()) {
     MakeDryExchange(e, communicator, context, exchange);
     return exchange;
   }
 
-  const auto offsets = expert_offsets.span<int32_t>();
+  const Tensor here = ToHost(expert_offsets, context);
+  const auto offsets = here.span<int32_t>();
   const std::vector<int32_t> counts = ExchangeCounts(offsets, owner, copies, communicator);
-  const auto local_offsets = exchange.local_offsets.span<int32_t>();
+  const auto local_offsets = local.span<int32_t>();
   local_offsets[0] = 0;
   for (int64_t j = 0; j < e; ++j) {
     local_offsets[j + 1] = local_offsets[j];
@@ -269,6 +280,7 @@ Exchange MakeExchange(const Tensor& expert_offsets, std::span<const int> owner, 
   }
   exchange.senders = SenderSide(offsets, owner, copies, num_ranks, context);
   exchange.experts = ExpertSide(counts, num_ranks, local_offsets, context);
+  exchange.local_offsets = ToDevice(local, "exchange", context);
   return exchange;
 }
 

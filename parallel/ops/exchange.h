@@ -16,20 +16,21 @@ namespace moebius {
 
 // Where rows go and stand: agreed once for a plan, used in both directions, forward and backward.
 // Received rows are ordered by expert, within an expert by source rank, within a rank as sent: not
-// by when they arrive. int32 tensors on the device; a copy shares them.
+// by when they arrive. int32 tensors; a copy shares them. The counts that ranks agree on are the
+// host's, which waits for a device to count.
 struct Exchange {
   // One side: the rows as its owner orders them, and how they stand in messages.
   struct Side {
     int64_t num_rows = 0;
     int copies = 1;  // of each row, in messages
-    Tensor counts;   // [ranks] rows to (from) each rank
+    Tensor counts;   // [ranks] rows to (from) each rank; of the host, as are the blocks
     // [blocks, 3] first row, first row in messages, rows: first one copy of all rows, then the
     // next. Undefined: rows stand in messages as they do here.
     Tensor blocks;
   };
   Side senders;          // P rows
   Side experts;          // R rows
-  Tensor local_offsets;  // [e + 1] of the R rows, by local expert
+  Tensor local_offsets;  // [e + 1] of the R rows, by local expert; on the device
 };
 
 // expert_offsets [E + 1] int32: this rank's rows, grouped by expert (RoutingPlan). Expert j is on

@@ -1,7 +1,8 @@
 #include "parallel/ops/sequence.h"
 
-#include <cstring>
+#include <vector>
 
+#include "core/tensor/copy.h"
 #include "kernels/elementwise.h"
 
 namespace moebius {
@@ -32,17 +33,16 @@ void MoveChunks(const SequenceCut& cut, Direction direction, const Tensor& rows,
   if (op.is_dry() || rows.size() == 0) return;
   const int k = cut.chunks_per_rank, chunks = cut.num_ranks * k;
   const int64_t B = cut.num_sequences, bytes = rows.bytes() / (B * chunks);
-  context.pool().For(B * chunks, [&](int64_t message) {
+  const bool into = direction == Direction::kIntoMessages;
+  std::vector<CopyPiece> pieces;
+  for (int64_t message = 0; message < B * chunks; ++message) {
     const auto rank = static_cast<int>(message / (B * k)), i = static_cast<int>(message % k);
     const int64_t sequence = message / k % B;
-    std::byte* in_rows = rows.raw() + (sequence * chunks + ChunkOf(cut, rank, i)) * bytes;
-    std::byte* in_messages = messages.raw() + message * bytes;
-    if (direction == Direction::kIntoMessages) {
-      std::memcpy(in_messages, in_rows, static_cast<size_t>(bytes));
-    } else {
-      std::memcpy(in_rows, in_messages, static_cast<size_t>(bytes));
-    }
-  });
+    const int64_t in_rows = (sequence * chunks + ChunkOf(cut, rank, i)) * bytes;
+    const int64_t in_messages = message * bytes;
+    pieces.push_back({into ? in_rows : in_messages, into ? in_messages : in_rows, bytes});
+  }
+  CopyPieces(into ? rows : messages, into ? messages : rows, pieces, context);
 }
 
 // Where messages are made: in the rows themselves, if that is their order.

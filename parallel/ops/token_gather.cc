@@ -4,6 +4,7 @@
 #include <cstring>
 #include <vector>
 
+#include "core/tensor/copy.h"
 #include "kernels/elementwise.h"
 
 namespace moebius {
@@ -14,16 +15,12 @@ Shape WithRows(Shape shape, int64_t rows) {
   return shape;
 }
 
-void CopyBytes(const std::byte* from, std::byte* to, int64_t bytes) {
-  if (bytes > 0) std::memcpy(to, from, static_cast<size_t>(bytes));
-}
-
 // x with zeros behind it, if it has not as many rows.
 Tensor Padded(const Tensor& x, int64_t rows, Context& context) {
   if (x.shape()[0] == rows) return x;
   const Tensor padded = context.Zeros(x.dtype(), WithRows(x.shape(), rows), "gather.padded");
   const OpScope op = context.Start(Moves("gather.padded", x, padded));
-  if (!op.is_dry()) CopyBytes(x.raw(), padded.raw(), x.bytes());
+  Copy(x, padded.Slice(0, x.shape()[0]));
   return padded;
 }
 
@@ -68,7 +65,7 @@ class GatherMove {
 int64_t Bytes(const GatherMove&) { return 0; }
 
 Tensor ToTensor(const std::vector<int32_t>& numbers, Context& context) {
-  const Tensor x = context.Empty(DType::kI32, {std::ssize(numbers)}, "plan");
+  const Tensor x = EmptyOnHost(DType::kI32, {std::ssize(numbers)}, "plan", context);
   std::ranges::copy(numbers, x.data<int32_t>());
   return x;
 }
@@ -77,18 +74,22 @@ Tensor ToTensor(const std::vector<int32_t>& numbers, Context& context) {
 void WritePlan(const RoutingPlan& plan, int64_t max_tokens, const Tensor& mine, Context& context) {
   const OpScope op = context.Start(Moves("gather.plan", mine, mine));
   if (op.is_dry()) return;
-  const auto offsets = plan.token_offsets.span<int32_t>();
+  const Tensor token_offsets = ToHostLater(plan.token_offsets, context);
+  const Tensor expert = ToHost(plan.expert, context);
+  const auto offsets = token_offsets.span<int32_t>();
   int32_t* next = mine.data<int32_t>();
+  std::fill_n(next, mine.size(), 0);
   for (size_t t = 0; t + 1 < offsets.size(); ++t) *next++ = offsets[t + 1] - offsets[t];
-  std::ranges::copy(plan.expert.span<int32_t>(), mine.data<int32_t>() + max_tokens);
+  std::ranges::copy(expert.span<int32_t>(), mine.data<int32_t>() + max_tokens);
 }
 
-// Of every rank [max_tokens] how many pairs each token has, and [max_pairs] their experts.
+// Of every rank [max_tokens] how many pairs each token has, and [max_pairs] their experts: for the
+// host.
 Tensor GatherPlans(const RoutingPlan& plan, const TokenGather& gather, Communicator& communicator,
                    Context& context) {
   const int64_t length = gather.max_tokens + gather.max_pairs;
-  const Tensor mine = context.Zeros(DType::kI32, {length}, "plan");
-  const Tensor all = context.Empty(DType::kI32, {communicator.size(), length}, "plan");
+  const Tensor mine = EmptyOnHost(DType::kI32, {length}, "plan", context);
+  const Tensor all = EmptyOnHost(DType::kI32, {communicator.size(), length}, "plan", context);
   WritePlan(plan, gather.max_tokens, mine, context);
   communicator.AllGather(mine, all).Wait();
   return all;
@@ -120,22 +121,29 @@ void ChooseLocalPairs(const Tensor& plans, const std::vector<int32_t>& local_ind
       token_offsets.push_back(static_cast<int32_t>(experts.size()));
     }
   }
-  gather->plan = kernels::BuildPlan(ToTensor(token_offsets, context), ToTensor(experts, context),
-                                    num_local_experts, context);
+  const auto on_device = [&](const std::vector<int32_t>& numbers) {
+    return ToDevice(ToTensor(numbers, context), "plan", context);
+  };
+  gather->plan =
+      kernels::BuildPlan(on_device(token_offsets), on_device(experts), num_local_experts, context);
   gather->pair = ToTensor(pairs, context);
 }
 
-// all[pair[i]] and mine[i], elements of one size, with fn(of_all, of_mine, bytes).
-template <class Fn>
-void ForPairs(const Tensor& pair, const Tensor& all, const Tensor& mine, Context& context,
-              const Fn& fn) {
+// mine[i] = all[pair[i]], or the other way; by the host.
+enum class PairsGo { kToMine, kToAll };
+void MovePairs(PairsGo way, const Tensor& pair, const Tensor& all, const Tensor& mine,
+               Context& context) {
   const OpScope op = context.Start(Moves("gather.pairs", pair, mine, mine));
   if (op.is_dry()) return;
-  const int64_t size = SizeOf(all.dtype());
+  const auto size = static_cast<size_t>(SizeOf(all.dtype()));
+  const Tensor host_all = ToHostLater(all, context), host_mine = ToHost(mine, context);
   const auto pairs = pair.span<int32_t>();
   for (int64_t i = 0; i < std::ssize(pairs); ++i) {
-    fn(all.raw() + pairs[i] * size, mine.raw() + i * size, size);
+    std::byte *of_all = host_all.raw() + pairs[i] * size, *of_mine = host_mine.raw() + i * size;
+    way == PairsGo::kToMine ? std::memcpy(of_mine, of_all, size)
+                            : std::memcpy(of_all, of_mine, size);
   }
+  way == PairsGo::kToMine ? Copy(host_mine, mine) : Copy(host_all, all);
 }
 
 }  // namespace
@@ -181,19 +189,13 @@ Var GatherWeights(Tape& tape, const Var& weights, const TokenGather& gather,
   const Tensor all =
       move.Finish(move.Start(weights.value(), *communicator, context), Tensor(), context);
   const Tensor mine = context.Empty(weights.dtype(), gather.pair.shape(), "experts.weights");
-  ForPairs(gather.pair, all, mine, context,
-           [](std::byte* of_all, std::byte* of_mine, int64_t bytes) {
-             CopyBytes(of_all, of_mine, bytes);
-           });
+  MovePairs(PairsGo::kToMine, gather.pair, all, mine, context);
   const Saved pair = tape.Save(gather.pair, "plan");
   return tape.Record(
       mine, [=, weights = weights.id(), all_pairs = all.size()](Tape& tape, const Tensor& dmine) {
         Context& context = tape.context();
         const Tensor dall = context.Zeros(dmine.dtype(), {all_pairs}, "gather.rows");
-        ForPairs(tape.Load(pair), dall, dmine, context,
-                 [](std::byte* of_all, std::byte* of_mine, int64_t bytes) {
-                   CopyBytes(of_mine, of_all, bytes);
-                 });
+        MovePairs(PairsGo::kToAll, tape.Load(pair), dall, dmine, context);
         const GatherMove back = move.Reversed();
         FinishInto(tape.Gradient(weights), back, back.Start(dall, *communicator, context), context);
       });

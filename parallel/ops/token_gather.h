@@ -24,7 +24,7 @@ struct TokenGather {
   int64_t max_tokens = 0;  // of any rank of the group
   int64_t max_pairs = 0;
   RoutingPlan plan;  // A tokens, e experts, R pairs: by rank, within a rank by token
-  Tensor pair;       // [R] int32: each among the pairs of all ranks [ranks * max_pairs]
+  Tensor pair;  // [R] int32, of the host: each among the pairs of all ranks [ranks * max_pairs]
 };
 
 // plan: this rank's tokens and all E experts. Expert j is on the ranks owner[j] * copies .. +

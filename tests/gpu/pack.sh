@@ -15,7 +15,7 @@ bazel build -c opt //:moebius //kernels/cuda:libmoebius_cuda.so "${benchmarks[@]
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 to=$folder/gpu_tests
-mkdir -p "$to"/{tests,lib,configs,bench}
+mkdir -p "$to"/{tests,lib,configs/recipes,bench}
 
 # put FILE NAME: the file without its symbols, and the libraries beside those that every Linux has.
 put() {
@@ -32,6 +32,7 @@ for test in "${tests[@]}"; do
 done
 cp configs/recipes/{tiny,olmoe_1b_7b}.textproto configs/clusters/h200.textproto "$to/configs"
 cp tests/bench/{peer_device,peer_model,summary}.py "$to/bench"
+cp configs/recipes/tiny.textproto "$to/configs/recipes"
 mkdir -p "$to/tests/fixtures"
 cp -r tests/fixtures/corpus "$to/tests/fixtures"
 cp tests/gpu/run_all.sh "$to"

@@ -4,20 +4,21 @@
 #include <numeric>
 
 #include "core/base/random.h"
+#include "tests/testing/random_tensors.h"
 
 namespace moebius::test {
 
 Tensor DocumentIds(Context& context, const kernels::AttentionShape& shape, int mean_length) {
   const int64_t S = shape.sequence_length;
-  const Tensor ids = context.Empty(DType::kI32, {shape.num_sequences * S}, "ids");
+  std::vector<double> ids(shape.num_sequences * S);
   const RandomStream stream(3, "documents");
   int32_t id = 0;
-  for (int64_t t = 0; t < ids.size(); ++t) {
+  for (int64_t t = 0; t < std::ssize(ids); ++t) {
     if (t % S == 0 || stream.Below(static_cast<uint64_t>(t), mean_length) == 0) ++id;
     const bool padding = t % S >= S - S / 7 || (t / S == 1 && t % S < 3);
-    ids.data<int32_t>()[t] = padding ? -1 : id;
+    ids[t] = padding ? -1 : id;
   }
-  return ids;
+  return FromValues(context, DType::kI32, {std::ssize(ids)}, ids);
 }
 
 Tensor AttentionCase::DocumentIds(Context& context) const {

@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "core/base/random.h"
+#include "tests/testing/random_tensors.h"
 
 namespace moebius::test {
 
@@ -14,23 +15,23 @@ int64_t LinearCase::num_rows() const {
 }
 
 Tensor LinearCase::Offsets(Context& context) const {
-  const Tensor offsets = context.Zeros(DType::kI32, {num_groups() + 1}, "offsets");
-  std::partial_sum(rows.begin(), rows.end(), offsets.data<int32_t>() + 1);
-  return offsets;
+  std::vector<double> offsets(num_groups() + 1);
+  std::partial_sum(rows.begin(), rows.end(), offsets.begin() + 1);
+  return FromValues(context, DType::kI32, {std::ssize(offsets)}, offsets);
 }
 
 Tensor LinearCase::TokensOfRows(Context& context, int64_t tokens) const {
-  const Tensor of_rows = context.Empty(DType::kI32, {num_rows()}, "rows");
+  std::vector<double> of_rows(num_rows());
   const RandomStream stream(1, "rows");
-  int32_t* token = of_rows.data<int32_t>();
   for (int64_t r = 0; r < num_rows(); ++r) {
-    token[r] = static_cast<int32_t>(stream.Below(r, static_cast<uint64_t>(tokens)));
+    of_rows[r] = static_cast<double>(stream.Below(r, static_cast<uint64_t>(tokens)));
   }
+  auto token = of_rows.begin();
   for (const int rows_of_group : rows) {
     std::sort(token, token + rows_of_group);
     token += rows_of_group;
   }
-  return of_rows;
+  return FromValues(context, DType::kI32, {num_rows()}, of_rows);
 }
 
 void PrintTo(const LinearCase& c, std::ostream* out) {

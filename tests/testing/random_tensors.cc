@@ -1,5 +1,8 @@
 #include "tests/testing/random_tensors.h"
 
+#include <cstring>
+#include <type_traits>
+
 #include "core/base/random.h"
 
 namespace moebius::test {
@@ -7,45 +10,54 @@ namespace {
 
 constexpr uint64_t kSeed = 20;
 
-double Read(const Tensor& x, int64_t i) {
-  switch (x.dtype()) {
-    case DType::kF64:
-      return x.data<double>()[i];
-    case DType::kF32:
-      return x.data<float>()[i];
-    case DType::kBF16:
-      return static_cast<float>(x.data<BF16>()[i]);
-    case DType::kI32:
-      return x.data<int32_t>()[i];
-    case DType::kI64:
-      return static_cast<double>(x.data<int64_t>()[i]);
-    case DType::kU8:
-      return x.data<uint8_t>()[i];
+template <class T>
+double ToDouble(T x) {
+  if constexpr (std::is_same_v<T, BF16>) {
+    return static_cast<float>(x);
+  } else {
+    return static_cast<double>(x);
   }
-  CHECK(false);
 }
 
-void Write(const Tensor& x, int64_t i, double value) {
-  switch (x.dtype()) {
-    case DType::kF64:
-      x.data<double>()[i] = value;
-      return;
-    case DType::kF32:
-      x.data<float>()[i] = static_cast<float>(value);
-      return;
-    case DType::kBF16:
-      x.data<BF16>()[i] = BF16(static_cast<float>(value));
-      return;
-    case DType::kI32:
-      x.data<int32_t>()[i] = static_cast<int32_t>(value);
-      return;
-    case DType::kI64:
-      x.data<int64_t>()[i] = static_cast<int64_t>(value);
-      return;
-    case DType::kU8:
-      x.data<uint8_t>()[i] = static_cast<uint8_t>(value);
-      return;
+template <class T>
+T FromDouble(double x) {
+  if constexpr (std::is_same_v<T, BF16>) {
+    return BF16(static_cast<float>(x));
+  } else {
+    return static_cast<T>(x);
   }
+}
+
+// Calls fn(T{}) with the dtype's C++ type.
+template <class Fn>
+void WithType(DType dtype, const Fn& fn) {
+  switch (dtype) {
+    case DType::kF64:
+      return fn(double{});
+    case DType::kF32:
+      return fn(float{});
+    case DType::kBF16:
+      return fn(BF16{});
+    case DType::kI32:
+      return fn(int32_t{});
+    case DType::kI64:
+      return fn(int64_t{});
+    case DType::kU8:
+      return fn(uint8_t{});
+  }
+}
+
+// Between memory of the host and a tensor wherever it lies.
+void Move(const void* from, void* to, const Tensor& x) {
+  if (x.bytes() == 0) return;
+  if (x.device().is_cpu()) {
+    std::memcpy(to, from, static_cast<size_t>(x.bytes()));
+    return;
+  }
+  CHECK(x.device().is_cuda()) << "no bytes";
+  Accelerator& accelerator = *x.storage()->accelerator();
+  accelerator.Copy(from, to, x.bytes());
+  accelerator.Wait();
 }
 
 }  // namespace
@@ -54,13 +66,27 @@ Tensor FromValues(Context& ctx, DType dtype, const Shape& shape,
                   const std::vector<double>& values) {
   const Tensor x = ctx.Empty(dtype, shape, "test");
   CHECK_EQ(x.size(), std::ssize(values));
-  for (int64_t i = 0; i < x.size(); ++i) Write(x, i, values[i]);
+  WithType(dtype, [&]<class T>(T) {
+    std::vector<T> rounded;
+    for (const double value : values) rounded.push_back(FromDouble<T>(value));
+    Move(rounded.data(), x.address(), x);
+  });
   return x;
 }
 
+std::vector<std::byte> ToBytes(const Tensor& x) {
+  std::vector<std::byte> bytes(x.bytes());
+  Move(x.address(), bytes.data(), x);
+  return bytes;
+}
+
 std::vector<double> ToDoubles(const Tensor& x) {
-  std::vector<double> values(x.size());
-  for (int64_t i = 0; i < x.size(); ++i) values[i] = Read(x, i);
+  std::vector<double> values;
+  WithType(x.dtype(), [&]<class T>(T) {
+    std::vector<T> rounded(x.size());
+    Move(x.address(), rounded.data(), x);
+    for (const T& value : rounded) values.push_back(ToDouble(value));
+  });
   return values;
 }
 
@@ -84,9 +110,9 @@ Tensor Convert(Context& ctx, const Tensor& x, DType dtype) {
   return FromValues(ctx, dtype, x.shape(), ToDoubles(x));
 }
 
-Values Normal(Context& ctx, DType dtype, const Shape& shape, std::string_view name) {
-  const Tensor x = RandomTensor(ctx, dtype, shape, name);
-  return {x, Convert(ctx, x, DType::kF64)};
+Values Normal(Context& cpu, DType dtype, const Shape& shape, std::string_view name) {
+  const Tensor x = RandomTensor(cpu, dtype, shape, name);
+  return {x, Convert(cpu, x, DType::kF64)};
 }
 
 }  // namespace moebius::test

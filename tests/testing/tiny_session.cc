@@ -5,6 +5,7 @@
 #include "configs/load.h"
 #include "core/base/check.h"
 #include "parallel/thread_communicator.h"
+#include "tests/testing/device_context.h"
 #include "tests/testing/tiny_dataset.h"
 
 namespace moebius {
@@ -21,7 +22,8 @@ RunConfig TinyConfig(const std::vector<std::string>& overrides) {
 void OnTinySessions(int ranks, const RunConfig& config,
                     const std::function<void(Session& session)>& body) {
   RunOnThreads(ranks, {.deadline = std::chrono::minutes(1)}, [&](Communicator& world) {
-    const auto session = Session::Create(config, world, TinyDataset(), {});
+    const auto session =
+        Session::Create(config, world, TinyDataset(), test::OnTestDevice(Context::Options()));
     CHECK(session.ok()) << session.status();
     body(**session);
   });

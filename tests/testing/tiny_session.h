@@ -14,7 +14,8 @@ namespace moebius {
 // "path=value".
 RunConfig TinyConfig(const std::vector<std::string>& overrides);
 
-// Calls body on `ranks` threads at once, each with its session.
+// Calls body on `ranks` threads at once, each with its session, on the test's device
+// (device_context.h).
 void OnTinySessions(int ranks, const RunConfig& config,
                     const std::function<void(Session& session)>& body);
 

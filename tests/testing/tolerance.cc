@@ -3,7 +3,6 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <cstring>
 
 #include "tests/testing/random_tensors.h"
 
@@ -63,8 +62,7 @@ void ExpectCloseOfRounded(const Tensor& actual, const Tensor& expected, int64_t 
 void ExpectSameBits(const Tensor& actual, const Tensor& expected) {
   ASSERT_EQ(actual.shape(), expected.shape());
   ASSERT_EQ(actual.dtype(), expected.dtype());
-  if (actual.bytes() == 0) return;
-  EXPECT_EQ(std::memcmp(actual.raw(), expected.raw(), static_cast<size_t>(actual.bytes())), 0);
+  EXPECT_TRUE(ToBytes(actual) == ToBytes(expected)) << "other bits";
 }
 
 }  // namespace moebius::test

@@ -1,11 +1,11 @@
 #include "train/checkpoint/checkpoint_writer.h"
 
 #include <chrono>
-#include <cstring>
 #include <thread>
 #include <utility>
 
 #include "core/base/thread_pool.h"
+#include "core/tensor/copy.h"
 #include "train/checkpoint/commit.h"
 
 namespace moebius {
@@ -41,13 +41,16 @@ void CheckpointWriter::Save(const CheckpointContent& content) {
 
 CheckpointContent CheckpointWriter::Snapshot(const CheckpointContent& content) {
   CheckpointContent copy = content;
+  Accelerator* device = nullptr;
   for (CheckpointTensor& t : copy.tensors) {
     if (!t.first_replica || t.pieces.empty()) continue;
     const Tensor live = t.local;
     t.local =
         Tensor(live.dtype(), live.shape(), host_->Allocate(live.bytes(), "checkpoint.snapshot"));
-    std::memcpy(t.local.raw(), live.raw(), static_cast<size_t>(live.bytes()));
+    Copy(live, t.local);
+    if (live.device().is_cuda()) device = live.storage()->accelerator();
   }
+  if (device != nullptr) device->Wait();
   return copy;
 }
 
