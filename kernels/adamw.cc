@@ -5,11 +5,20 @@
 #include "kernels/weight_images.h"
 
 namespace moebius::kernels {
+namespace {
+
+void CheckState(const Tensor& state) {
+  CHECK(state.defined()) << "no step has begun";
+  CHECK_EQ(state.shape(), (Shape{StepState::kSize}));
+  CheckDType(state, DType::kF64);
+}
+
+}  // namespace
 
 void AdamW(const AdamWArgs& args, Context& ctx) {
   CheckDType(args.value, PreciseDType(args.value.dtype()));
   for (const Tensor& x : {args.gradient, args.m, args.v}) CheckAlike(args.value, x);
-  CHECK_GE(args.step, 1);
+  CheckState(args.state);
   Work work = Moves("adamw", args.value, args.value, args.gradient, args.m, args.m, args.v, args.v);
   for (const AdamWArgs::Image& image : args.images) {
     CheckDType(args.value, DType::kF32);
@@ -21,6 +30,17 @@ void AdamW(const AdamWArgs& args, Context& ctx) {
   const OpScope op = ctx.Start(work);
   if (op.is_dry() || args.value.size() == 0) return;
   BackendFor(args.value.dtype(), ctx).adamw(args, ctx);
+}
+
+void DecideUpdate(const DecideUpdateArgs& args, Context& ctx) {
+  CheckState(args.state);
+  for (const Tensor& x : {args.loss, args.squares}) {
+    CHECK_EQ(x.shape(), (Shape{1}));
+    CheckDType(x, DType::kF64);
+  }
+  const OpScope op = ctx.Start(Moves("decide_update", args.loss, args.squares, args.state));
+  if (op.is_dry()) return;
+  BackendFor(DType::kF32, ctx).decide_update(args, ctx);
 }
 
 }  // namespace moebius::kernels

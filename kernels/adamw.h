@@ -1,6 +1,6 @@
-// One AdamW update of one tensor, in place. Loshchilov and Hutter, "Decoupled Weight Decay
-// Regularization", 2019, algorithm 2.
-//   g = gradient_scale * gradient
+// What a step's loss and gradient say of its update; and one AdamW update of one tensor, in place.
+// Loshchilov and Hutter, "Decoupled Weight Decay Regularization", 2019, algorithm 2.
+//   g = clip_scale * gradient
 //   m = beta1 m + (1 - beta1) g
 //   v = beta2 v + (1 - beta2) g^2
 //   w = w - learning_rate * (m' / (sqrt(v') + epsilon) + weight_decay * w)
@@ -16,12 +16,10 @@ namespace moebius::kernels {
 
 struct AdamWArgs {
   Tensor value, gradient, m, v;  // one shape; all F32 or all F64
-  double learning_rate;
+  Tensor state;                  // [StepState::kSize] F64; where it says so, nothing is updated
   double beta1, beta2;
   double epsilon;
   double weight_decay;  // 0 for what is not decayed
-  int64_t step;         // of this update, from 1
-  double gradient_scale = 1;
 
   // Packed images of the value (weight_images.h) that are made anew while it is at hand: the value
   // is a weight [N, K] or [e, N, K] in F32 then.
@@ -32,5 +30,15 @@ struct AdamWArgs {
   std::span<const Image> images = {};
 };
 void AdamW(const AdamWArgs& args, Context& ctx);
+
+// Writes the numbers of `state` from clip scale to gradient norm. A gradient longer than clip_norm
+// is scaled to it; where loss or norm are not finite nothing is updated.
+struct DecideUpdateArgs {
+  Tensor loss;           // [1] F64
+  Tensor squares;        // [1] F64: the sum of squares of the whole gradient
+  double clip_norm = 0;  // 0: no clipping
+  Tensor state;          // [StepState::kSize] F64
+};
+void DecideUpdate(const DecideUpdateArgs& args, Context& ctx);
 
 }  // namespace moebius::kernels

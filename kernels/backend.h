@@ -56,6 +56,7 @@ struct Backend {
   void (*add)(const Tensor& a, const Tensor& b, const Tensor& y, Context&);
   void (*cast)(const CastArgs&, Context&);
   void (*scale)(const Tensor& x, double factor, Context&);
+  void (*sum)(const SumArgs&, Context&);
   void (*sum_of_squares)(const Tensor& x, const Tensor& sum, Context&);
   void (*columns)(const Tensor& x, int64_t begin, const Tensor& y, Context&);
   void (*columns_gradient)(const ColumnsGradientArgs&, Context&);
@@ -88,6 +89,7 @@ struct Backend {
   void (*weights_by_row_gradient)(const WeightsByRowGradientArgs&, Context&);
   void (*expert_counts)(const ExpertCountsArgs&, Context&);
   void (*expert_fractions)(const Tensor& counts, const Tensor& fractions, Context&);
+  void (*follow_counts)(const FollowCountsArgs&, Context&);
 
   // router_losses.h
   void (*balance_loss)(const Tensor& scores, const BalanceLossOptions&, const Tensor& value,
@@ -100,6 +102,7 @@ struct Backend {
 
   // adamw.h
   void (*adamw)(const AdamWArgs&, Context&);
+  void (*decide_update)(const DecideUpdateArgs&, Context&);
 };
 
 // What computes on operands of `dtype`: F64 is computed by the host, wherever it lies.

@@ -30,6 +30,14 @@ void Scale(const Tensor& x, double factor, Context& ctx) {
   BackendFor(x.dtype(), ctx).scale(x, factor, ctx);
 }
 
+void Sum(const SumArgs& args, Context& ctx) {
+  CHECK_EQ(args.sum.shape(), (Shape{1}));
+  for (const Tensor& x : {args.x, args.sum}) CheckDType(x, DType::kF64);
+  const OpScope op = ctx.Start(Moves("sum", args.x));
+  if (op.is_dry()) return;
+  BackendFor(DType::kF32, ctx).sum(args, ctx);
+}
+
 void SumOfSquares(const Tensor& x, const Tensor& sum, Context& ctx) {
   CHECK_EQ(sum.shape(), (Shape{1}));
   CheckDType(sum, DType::kF64);

@@ -19,6 +19,14 @@ void Cast(const CastArgs& args, Context& ctx);
 // x *= factor.  x F64 | F32
 void Scale(const Tensor& x, double factor, Context& ctx);
 
+// sum[0] (+)= sum of x.  x [n] F64, sum [1] F64; on the CPU in their order.
+struct SumArgs {
+  Tensor x;
+  Tensor sum;
+  bool accumulate = false;
+};
+void Sum(const SumArgs& args, Context& ctx);
+
 // sum[0] = sum of x^2.  x F64 | F32 | BF16 of any shape, sum [1] F64. Added up in double, in blocks
 // that depend on the size alone.
 void SumOfSquares(const Tensor& x, const Tensor& sum, Context& ctx);

@@ -63,6 +63,20 @@ TEST(Elementwise, AddAndScale) {
   EXPECT_EQ(test::ToDoubles(x), (std::vector<double>{1.5, -2}));
 }
 
+TEST(Elementwise, Sum) {
+  test::DeviceContext ctx;
+  for (const int64_t n : {5000, 1, 0}) {
+    const Tensor x = RandomTensor(ctx, DType::kF64, {n}, "x");
+    const Tensor sum = test::FromValues(ctx, DType::kF64, {1}, {NAN});
+    Sum({.x = x, .sum = sum}, ctx);
+    double expected = 0;
+    for (const double element : test::ToDoubles(x)) expected += element;
+    EXPECT_NEAR(test::ToDoubles(sum)[0], expected, 1e-11);
+    Sum({.x = x, .sum = sum, .accumulate = true}, ctx);
+    EXPECT_NEAR(test::ToDoubles(sum)[0], 2 * expected, 1e-11);
+  }
+}
+
 TEST(Elementwise, SumOfSquaresDoesNotDependOnThreads) {
   test::DeviceContext one, three({.num_threads = 3});
   for (const DType dtype : kFloats) {

@@ -22,4 +22,13 @@ void ExpertFractions(const Tensor& counts, const Tensor& fractions, Context& ctx
   BackendFor(fractions.dtype(), ctx).expert_fractions(counts, fractions, ctx);
 }
 
+void FollowCounts(const FollowCountsArgs& args, Context& ctx) {
+  CHECK_EQ(args.counts.shape(), args.last_counts.shape());
+  CHECK_EQ(args.state.shape(), (Shape{StepState::kSize}));
+  if (args.bias.defined()) CHECK_EQ(args.bias.shape(), args.counts.shape());
+  const OpScope op = ctx.Start(Moves("follow_counts", args.counts, args.last_counts));
+  if (op.is_dry()) return;
+  BackendFor(DType::kI32, ctx).follow_counts(args, ctx);
+}
+
 }  // namespace moebius::kernels

@@ -20,4 +20,16 @@ void ExpertCounts(const ExpertCountsArgs& args, Context& ctx);
 // counts [groups, E] F64; fractions [groups, E] F64 | F32.
 void ExpertFractions(const Tensor& counts, const Tensor& fractions, Context& ctx);
 
+// What a step's counts [E] F64 mean for the next one: they are remembered, and a bias on the choice
+// of experts follows them (Wang et al., 2024, arXiv 2408.15664): bias += rate * sign(mean - count).
+// Nothing happens where `state` says that the step updates nothing.
+struct FollowCountsArgs {
+  Tensor counts;
+  Tensor state;        // [StepState::kSize] F64
+  Tensor last_counts;  // [E] F64
+  Tensor bias = {};    // [E] F64 | F32, or undefined
+  double rate = 0;
+};
+void FollowCounts(const FollowCountsArgs& args, Context& ctx);
+
 }  // namespace moebius::kernels

@@ -51,5 +51,32 @@ TEST(ExpertCounts, FractionsAddUpToOneAndAreEvenWhereNothingCame) {
   }
 }
 
+TEST(ExpertCounts, TheBiasFollowsThem) {
+  test::DeviceContext on_device;
+  for (const DType dtype : {DType::kF32, DType::kF64}) {
+    Context& ctx = on_device.of(dtype);
+    const auto doubles = [&](const Numbers& values) {
+      return test::FromValues(ctx, DType::kF64, {std::ssize(values)}, values);
+    };
+    const Tensor last = doubles({9, 9, 9, 9}), counts = doubles({1, 0, 2, 5});
+    const Tensor bias = test::FromValues(ctx, dtype, {4}, {0, 1, 2, 3});
+    FollowCountsArgs args = {.counts = counts,
+                             .state = doubles({1, 0.1, 1, /*updates=*/0, 0, 0}),
+                             .last_counts = last,
+                             .bias = bias,
+                             .rate = 0.5};
+    FollowCounts(args, ctx);
+    EXPECT_EQ(test::ToDoubles(last), (Numbers{9, 9, 9, 9}));
+    EXPECT_EQ(test::ToDoubles(bias), (Numbers{0, 1, 2, 3}));
+    args.state = doubles({1, 0.1, 1, /*updates=*/1, 0, 0});
+    FollowCounts(args, ctx);
+    EXPECT_EQ(test::ToDoubles(last), (Numbers{1, 0, 2, 5}));
+    EXPECT_EQ(test::ToDoubles(bias), (Numbers{0.5, 1.5, 2, 2.5}));
+    args.counts = doubles({2, 0, 0, 0}), args.bias = Tensor();
+    FollowCounts(args, ctx);
+    EXPECT_EQ(test::ToDoubles(last), (Numbers{2, 0, 0, 0}));
+  }
+}
+
 }  // namespace
 }  // namespace moebius::kernels

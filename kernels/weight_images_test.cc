@@ -117,13 +117,13 @@ struct Update {
                 .gradient = gradient,
                 .m = m,
                 .v = v,
-                .learning_rate = 0.1,
+                .state = test::FromValues(context, DType::kF64, {StepState::kSize},
+                                          {/*step=*/3, /*learning_rate=*/0.1,
+                                           /*clip_scale=*/0.5, /*updates=*/1, 0, 0}),
                 .beta1 = 0.9,
                 .beta2 = 0.95,
                 .epsilon = 1e-8,
                 .weight_decay = 0.1,
-                .step = 3,
-                .gradient_scale = 0.5,
                 .images = images},
                context, simd);
   }
@@ -165,17 +165,17 @@ TEST(WeightImages, OfTwoDtypesAreWrittenByOneUpdate) {
       images.push_back({format, MakeWeightImage(update.value, format, dtype, context)});
     }
   }
+  context.BeginStep(1, 0.1);
   told.sum = 0;
   AdamW({.value = update.value,
          .gradient = update.gradient,
          .m = update.m,
          .v = update.v,
-         .learning_rate = 0.1,
+         .state = context.step_state(),
          .beta1 = 0.9,
          .beta2 = 0.95,
          .epsilon = 1e-8,
          .weight_decay = 0,
-         .step = 1,
          .images = images},
         context);
   int64_t untold = told.sum - 7 * update.value.bytes();

@@ -1,7 +1,6 @@
 #include "model/transformer.h"
 
 #include <algorithm>
-#include <limits>
 #include <utility>
 
 #include "core/tensor/copy.h"
@@ -11,16 +10,6 @@
 #include "kernels/ops/rms_norm.h"
 
 namespace moebius {
-namespace {
-
-double Sum(const std::vector<Tensor>& values, Context& context) {
-  double sum = 0;
-  for (const Tensor& value : values) sum += ToHost(value, context).data<double>()[0];
-  return sum;
-}
-
-}  // namespace
-
 Transformer::Transformer(const ModelSpec& spec, const DtypePolicy& policy, Mesh& mesh,
                          Context& context, const Options& options)
     : spec_(spec),
@@ -165,51 +154,63 @@ void Transformer::EndCountingPass() {
   }
 }
 
-RoutingSummary Transformer::SummarizeRouting() {
-  RoutingSummary summary;
+std::vector<int64_t> Transformer::MoeLayers() const {
+  std::vector<int64_t> layers;
   for (int64_t layer = 0; layer < spec_.num_layers; ++layer) {
-    if (spec_.is_moe_layer[layer]) summary.layers.push_back(layer);
+    if (spec_.is_moe_layer[layer]) layers.push_back(layer);
   }
-  const auto num_layers = static_cast<int64_t>(summary.layers.size());
-  if (num_layers == 0) return summary;
+  return layers;
+}
 
-  // One exchange for all layers of all stages: counts, then the two losses.
-  const int64_t E = spec_.moe.num_experts, width = E + 2;
-  const Tensor sums = EmptyOnHost(DType::kF64, {num_layers, width}, "routing.sums", context_);
-  Clear(sums);
+// Calls fn(balance, index of its layer among the MoE layers) for the layers of this stage.
+template <class Fn>
+void Transformer::ForBalances(const Fn& fn) {
+  const std::vector<int64_t> layers = MoeLayers();
   for (const auto& block : blocks_) {
     if (block->moe() == nullptr) continue;
-    if (context_.device().is_meta()) continue;
-    const RoutingRecord& record = block->moe()->balance().record();
-    const auto index = std::ranges::find(summary.layers, block->layer()) - summary.layers.begin();
-    double* row = sums.data<double>() + index * width;
-    std::copy_n(ToHost(record.counts, context_).data<double>(), E, row);
-    row[E] = Sum(record.balance_losses, context_);
-    row[E + 1] = Sum(record.z_losses, context_);
-    for (const Tensor& margin : record.margins) {
+    fn(block->moe()->balance(), std::ranges::find(layers, block->layer()) - layers.begin());
+  }
+}
+
+// One exchange for all layers of all stages.
+Tensor Transformer::SumRouting() {
+  const auto num_layers = std::ssize(MoeLayers());
+  if (num_layers == 0) return Tensor();
+  const int64_t E = spec_.moe.num_experts;
+  const Tensor sums = context_.Zeros(DType::kF64, {num_layers, E + 2}, "routing.sums");
+  ForBalances([&](Balance& balance, int64_t index) {
+    Copy(balance.record().sums, sums.Slice(index, index + 1));
+  });
+  mesh_.world().AllReduce(sums).Wait();
+  return sums;
+}
+
+RoutingSummary Transformer::Summarize(const Tensor& sums) {
+  RoutingSummary summary;
+  summary.layers = MoeLayers();
+  if (!sums.defined() || sums.device().is_meta()) return summary;
+  const auto num_layers = static_cast<double>(summary.layers.size());
+  const auto num_losses = static_cast<double>(std::max<size_t>(spec_.moe.balance_losses.size(), 1));
+  const int64_t E = spec_.moe.num_experts;
+  for (int64_t i = 0; i < sums.shape()[0]; ++i) {
+    const double* row = sums.data<double>() + i * (E + 2);
+    summary.counts.emplace_back(row, row + E);
+    summary.balance_loss += row[E] / num_losses / num_layers;
+    summary.z_loss += row[E + 1] / num_layers;
+  }
+  ForBalances([&](Balance& balance, int64_t) {
+    for (const Tensor& margin : balance.record().margins) {
       summary.min_margin = std::min(summary.min_margin, margin.data<double>()[0]);
     }
-  }
-  mesh_.world().AllReduce(sums).Wait();
-  if (context_.device().is_meta()) return summary;
-
-  const auto num_losses = static_cast<double>(std::max<size_t>(spec_.moe.balance_losses.size(), 1));
-  for (int64_t i = 0; i < num_layers; ++i) {
-    const double* row = sums.data<double>() + i * width;
-    summary.counts.emplace_back(row, row + E);
-    summary.balance_loss += row[E] / num_losses / static_cast<double>(num_layers);
-    summary.z_loss += row[E + 1] / static_cast<double>(num_layers);
-  }
+  });
   return summary;
 }
 
-void Transformer::FollowRouting(const RoutingSummary& summary) {
-  for (size_t i = 0; i < summary.counts.size(); ++i) {
-    for (const auto& block : blocks_) {
-      if (block->layer() != summary.layers[i]) continue;
-      block->moe()->balance().EndStep(summary.counts[i].data());
-    }
-  }
+void Transformer::FollowRouting(const Tensor& sums) {
+  const int64_t E = spec_.moe.num_experts;
+  ForBalances([&](Balance& balance, int64_t index) {
+    balance.EndStep(sums.Slice(index, index + 1).Reshape({E + 2}).Slice(0, E));
+  });
 }
 
 }  // namespace moebius

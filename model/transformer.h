@@ -74,8 +74,11 @@ class Transformer {
   // Around the micro-batches of a step. All ranks call them together.
   void BeginStep();
   void EndCountingPass();
-  RoutingSummary SummarizeRouting();
-  void FollowRouting(const RoutingSummary& summary);  // biases and next step's counts
+  // Of the global batch: [MoE layers, E + 2] F64 on the device, for each the pairs of its experts,
+  // then the sums of its balance and z-losses. Undefined without MoE layers.
+  Tensor SumRouting();
+  void FollowRouting(const Tensor& sums);        // biases and next step's counts
+  RoutingSummary Summarize(const Tensor& sums);  // of these sums on the host
 
   const ModelSpec& spec() const { return spec_; }
   const DtypePolicy& policy() const { return policy_; }
@@ -92,6 +95,9 @@ class Transformer {
   void OrderWeights(const std::vector<std::vector<Parameter*>>& of_blocks);
   kernels::VocabularyRange RangeOf(const Parameter& table) const;
   Var Embed(Tape& tape, const MicroBatch& batch);
+  std::vector<int64_t> MoeLayers() const;
+  template <class Fn>
+  void ForBalances(const Fn& fn);
   Bundle Finish(Tape& tape, const Var& hidden, const MicroBatch& batch);
   ops::VocabularyPart HeadPart();
 

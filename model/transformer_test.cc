@@ -92,7 +92,7 @@ class Rank {
       }
     }
     buckets_.Reduce();
-    summary_ = model_.SummarizeRouting();
+    summary_ = model_.Summarize(model_.SumRouting());
     const double layers = static_cast<double>(summary_.layers.size());
     return loss + model_.spec().moe.z_loss_weight * summary_.z_loss * layers;
   }

@@ -49,18 +49,15 @@ void AdamW::Update(const State& state, const Tensor& gradient) {
   const auto shaped = [&](const Tensor& flat) {
     return images.empty() ? flat : flat.Reshape(parameter.value.shape());
   };
-  const StepState& step = context_.step();
   kernels::AdamW({.value = shaped(state.value),
                   .gradient = shaped(gradient),
                   .m = shaped(state.m),
                   .v = shaped(state.v),
-                  .learning_rate = step.learning_rate,
+                  .state = context_.step_state(),
                   .beta1 = spec_.beta1,
                   .beta2 = spec_.beta2,
                   .epsilon = spec_.epsilon,
                   .weight_decay = parameter.weight_decay ? spec_.weight_decay : 0,
-                  .step = step.step,
-                  .gradient_scale = step.clip_scale,
                   .images = images},
                  context_);
   ++parameter.version;

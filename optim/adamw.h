@@ -39,7 +39,8 @@ class AdamW {
   // Moments start at zero. All outlive the optimizer.
   AdamW(const AdamWSpec& spec, GradientBuckets& gradients, ValueBuckets& values, Context& context);
 
-  // One update with context.step()'s learning rate, step (for the bias correction) and clip scale.
+  // One update with the learning rate, step (for the bias correction) and clip scale of
+  // context.step_state(), which may also say that nothing is updated.
   // The packed images that a weight has are written with it where this rank has and updates it
   // whole; else they are stale then. A sharded optimizer fetches what the other ranks have updated.
   // REQUIRES: every gradient is reduced (GradientBuckets::Reduce).

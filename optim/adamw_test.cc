@@ -52,7 +52,7 @@ class Model {
   }
 
   void Step() {
-    context_.step() = {.step = ++step_, .learning_rate = 0.1};
+    context_.BeginStep(++step_, 0.1);
     gradients_->BeginStep(1);
     for (Parameter& parameter : parameters_) {
       const GradientSlot slot = gradients_->Open(parameter);

@@ -31,7 +31,7 @@ class Session {
   void set_records_margins(bool records) { engine_->set_records_margins(records); }
   // What watches or replaces the choices of experts from the next step on. Null: nothing does.
   void set_selection_hook(SelectionHook hook) { engine_->set_selection_hook(std::move(hook)); }
-  double learning_rate() { return context().step().learning_rate; }
+  double learning_rate() { return context().learning_rate(); }
 
   std::vector<DomainEvaluation> Evaluate();
 

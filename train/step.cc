@@ -1,9 +1,9 @@
 #include "train/step.h"
 
-#include <cmath>
 #include <span>
 
 #include "core/tensor/copy.h"
+#include "kernels/adamw.h"
 #include "kernels/elementwise.h"
 #include "optim/gradient_norm.h"
 #include "train/batch_loader.h"
@@ -25,17 +25,11 @@ StepResult TrainStep::Run(const std::vector<MicroBatch>& micro_batches) {
   parts_.buckets.BeginStep(parts_.pipeline.num_micro_batches);
   CountExactly(there, step);
 
-  StepResult result{.loss = ForwardBackward(there, step), .tokens = step.num_tokens};
+  const Tensor loss = ForwardBackward(there, step);
   ReduceGradients();
-  result.routing = model.SummarizeRouting();
-  result.gradient_norm = GradientNorm(parts_.buckets, parts_.mesh, parts_.context);
-
-  result.updated = std::isfinite(result.loss) && std::isfinite(result.gradient_norm);
-  if (!result.updated) return result;
-  const bool clips = parts_.clip_norm > 0 && result.gradient_norm > parts_.clip_norm;
-  parts_.context.step().clip_scale = clips ? parts_.clip_norm / result.gradient_norm : 1.0;
-  Update(result.routing);
-  return result;
+  const Tensor routing = model.SumRouting();
+  Update(loss, routing);
+  return Report(step.num_tokens, routing);
 }
 
 void TrainStep::ReduceGradients() {
@@ -44,10 +38,31 @@ void TrainStep::ReduceGradients() {
   SumSharedTable();
 }
 
-void TrainStep::Update(const RoutingSummary& routing) {
-  const PhaseScope phase = parts_.context.StartPhase("update");
+void TrainStep::Update(const Tensor& loss, const Tensor& routing) {
+  Context& context = parts_.context;
+  const PhaseScope phase = context.StartPhase("update");
+  kernels::DecideUpdate({.loss = loss,
+                         .squares = SquaredGradientNorm(parts_.buckets, parts_.mesh, context),
+                         .clip_norm = parts_.clip_norm,
+                         .state = context.step_state()},
+                        context);
   parts_.optimizer.Step();
-  parts_.model.FollowRouting(routing);
+  if (routing.defined()) parts_.model.FollowRouting(routing);
+}
+
+// Here, and on one rank only here, the host waits for a device.
+StepResult TrainStep::Report(double num_tokens, const Tensor& routing) {
+  Context& context = parts_.context;
+  const Tensor state = ToHostLater(context.step_state(), context);
+  const Tensor sums = routing.defined() ? ToHostLater(routing, context) : routing;
+  context.Wait();
+  StepResult result{.tokens = num_tokens, .routing = parts_.model.Summarize(sums)};
+  if (context.device().is_meta()) return result;
+  const double* const numbers = state.data<double>();
+  result.loss = numbers[StepState::kLoss];
+  result.gradient_norm = numbers[StepState::kGradientNorm];
+  result.updated = numbers[StepState::kUpdates] != 0;
+  return result;
 }
 
 // The sums of the global batch that losses are divided by, before the first forward.
@@ -82,19 +97,18 @@ void TrainStep::CountExactly(const std::vector<MicroBatch>& micro_batches, StepI
   parts_.model.EndCountingPass();
 }
 
-double TrainStep::ForwardBackward(const std::vector<MicroBatch>& micro_batches,
+// [1] F64: the loss of the global batch.
+Tensor TrainStep::ForwardBackward(const std::vector<MicroBatch>& micro_batches,
                                   const StepInputs& step) {
-  const PhaseScope phase = parts_.context.StartPhase("forward and backward");
-  double loss = 0;
+  Context& context = parts_.context;
+  const PhaseScope phase = context.StartPhase("forward and backward");
+  const Tensor loss = context.Zeros(DType::kF64, {1}, "loss");
   StageModel stage(parts_.model, micro_batches, step, [&](Tape& tape, const Var& hidden, int m) {
-    const Tensor sum =
-        ToHost(parts_.model.Loss(tape, hidden, micro_batches[m]), parts_.context);
-    if (!sum.device().is_meta()) loss += sum.data<double>()[0];
+    const Tensor own = parts_.model.Loss(tape, hidden, micro_batches[m]);
+    kernels::Sum({.x = own, .sum = loss, .accumulate = true}, context);
   });
   RunPlan(plan_, stage);
-  parts_.mesh.group_over({Axis::kPipeline, Axis::kData, Axis::kContext})
-      .AllReduce(std::span(&loss, 1))
-      .Wait();
+  parts_.mesh.group_over({Axis::kPipeline, Axis::kData, Axis::kContext}).AllReduce(loss).Wait();
   return loss;
 }
 

@@ -1,5 +1,9 @@
 // One optimizer step of one rank: its micro-batches forward and backward, reduction, clipping,
 // update.
+//
+// Whether and how a gradient is applied is decided on the device. One rank waits for its device
+// once a step, to report; several wait for what they exchange (parallel/staged_communicator.h), and
+// for their experts' counts. So do a debug mode of routing and recorded margins.
 #pragma once
 
 #include <vector>
@@ -45,17 +49,19 @@ class TrainStep {
 
   // All ranks call it together, each with its own micro-batches, as many on every rank as the
   // pipeline says (those of a rank without work hold no token); the stages of a pipeline have the
-  // same. They are the host's (MakeMicroBatch). context.step() says step and learning rate.
+  // same. They are the host's (MakeMicroBatch). Context::BeginStep has said
+  // step and learning rate.
   StepResult Run(const std::vector<MicroBatch>& micro_batches);
 
  private:
   StepInputs Normalize(const std::vector<MicroBatch>& micro_batches);
   void CountExactly(const std::vector<MicroBatch>& micro_batches, StepInputs step);
-  double ForwardBackward(const std::vector<MicroBatch>& micro_batches, const StepInputs& step);
+  Tensor ForwardBackward(const std::vector<MicroBatch>& micro_batches, const StepInputs& step);
   void RunPlan(const PipelinePlan& plan, StageModel& stage);
   void ReduceGradients();
   void SumSharedTable();
-  void Update(const RoutingSummary& routing);
+  void Update(const Tensor& loss, const Tensor& routing);
+  StepResult Report(double num_tokens, const Tensor& routing);
 
   const Parts parts_;
   const PipelinePlan plan_;

@@ -133,7 +133,7 @@ void StepEngine::InitializeShares() {
 }
 
 StepResult StepEngine::Step(int64_t step, const std::vector<MicroBatch>& micro_batches) {
-  context_.step() = {.step = step, .learning_rate = LearningRate(learning_rate_, step)};
+  context_.BeginStep(step, LearningRate(learning_rate_, step));
   return step_->Run(micro_batches);
 }
 

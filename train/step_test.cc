@@ -49,14 +49,6 @@ AdamWSpec AdamWOf(Session& session) {
           .weight_decay = config.weight_decay()};
 }
 
-std::vector<int64_t> VersionsOf(Session& session) {
-  std::vector<int64_t> versions;
-  for (const Parameter* parameter : session.model().store().parameters()) {
-    versions.push_back(parameter->version);
-  }
-  return versions;
-}
-
 Parameter& Find(Session& session, const std::string& name) {
   for (Parameter* parameter : session.model().store().parameters()) {
     if (parameter->name == name) return *parameter;
@@ -100,12 +92,10 @@ void ExpectSkipped(const Poison& poison) {
     Parameter& parameter = Find(session, poison.parameter);
     const double healthy = rank == 1 ? Exchange(parameter, poison.value) : 0;
     const std::vector<Bytes> before = StateOf(session);
-    const std::vector<int64_t> versions = VersionsOf(session);
     const StepResult spoilt = session.Step();
     EXPECT_FALSE(spoilt.updated);
     EXPECT_FALSE(std::isfinite(spoilt.loss) && std::isfinite(spoilt.gradient_norm));
     EXPECT_TRUE(StateOf(session) == before);
-    EXPECT_EQ(VersionsOf(session), versions);
     EXPECT_EQ(session.steps_done(), 2);
 
     if (rank == 1) Exchange(parameter, healthy);
@@ -201,7 +191,7 @@ class OwnStep {
   }
 
   StepResult Run(int64_t step, const std::vector<MicroBatch>& batches) {
-    session_.context().step() = {.step = step, .learning_rate = 0.01};
+    session_.context().BeginStep(step, 0.01);
     return step_.Run(batches);
   }
 
@@ -288,7 +278,7 @@ TEST(TrainStep, ClipsToTheNorm) {
       }
     }
     AdamW by_hand(AdamWOf(session), own.buckets(), own.values(), session.context());
-    session.context().step().clip_scale = 1;
+    session.context().BeginStep(1, 0.01);
     by_hand.Step();
     for (size_t i = 0; i < parameters.size(); ++i) {
       SCOPED_TRACE(parameters[i]->name);

@@ -14,11 +14,19 @@ namespace moebius {
 
 enum class MemoryTier { kDevice, kHost };
 
-// Read by kernels on the device, so that a captured step can be replayed with other numbers.
+// The numbers of a step that kernels read, [kSize] F64 on the device: so no kernel is told what
+// changes from step to step, nobody waits for what the device finds, and a captured step can be
+// replayed.
 struct StepState {
-  int64_t step = 0;  // from 1
-  double learning_rate = 0;
-  double clip_scale = 1;  // what gradients are multiplied by before the update
+  enum Number {
+    kStep,  // from 1
+    kLearningRate,
+    kClipScale,  // what gradients are multiplied by before the update
+    kUpdates,    // 0: nothing is updated
+    kLoss,
+    kGradientNorm,
+    kSize
+  };
 };
 
 class Context {
@@ -54,7 +62,11 @@ class Context {
   Arena& arena(MemoryTier tier = MemoryTier::kDevice) {
     return tier == MemoryTier::kDevice ? device_arena_ : host_arena_;
   }
-  StepState& step() { return step_; }
+
+  // Of a step from 1 on, that is not clipped and updates, as long as nobody finds otherwise.
+  void BeginStep(int64_t step, double learning_rate);
+  const Tensor& step_state() const { return step_state_; }  // undefined before the first step
+  double learning_rate() const { return learning_rate_; }
 
   int64_t chunk_elements() const { return chunk_elements_; }
 
@@ -80,7 +92,8 @@ class Context {
   const std::shared_ptr<Accelerator> accelerator_;
   WorkObserver* const observer_;
   const int64_t chunk_elements_;
-  StepState step_;
+  Tensor step_state_;
+  double learning_rate_ = 0;
 };
 
 }  // namespace moebius

@@ -28,23 +28,26 @@ MOEBIUS_CLONES void Update(const Factors f, const float* gradient, float* w, flo
 }
 
 Factors FactorsOf(const kernels::AdamWArgs& args) {
-  const double bias1 = 1 - std::pow(args.beta1, static_cast<double>(args.step));
-  const double bias2 = 1 - std::pow(args.beta2, static_cast<double>(args.step));
+  const double* const state = args.state.data<double>();
+  const double bias1 = 1 - std::pow(args.beta1, state[StepState::kStep]);
+  const double bias2 = 1 - std::pow(args.beta2, state[StepState::kStep]);
+  const double learning_rate = state[StepState::kLearningRate];
   const auto f32 = [](double x) { return static_cast<float>(x); };
-  return {.gradient_scale = f32(args.gradient_scale),
+  return {.gradient_scale = f32(state[StepState::kClipScale]),
           .beta1 = f32(args.beta1),
           .beta2 = f32(args.beta2),
           .one_minus_beta1 = f32(1 - args.beta1),
           .one_minus_beta2 = f32(1 - args.beta2),
           .root_of_bias2 = f32(1 / std::sqrt(bias2)),
           .epsilon = f32(args.epsilon),
-          .step_size = f32(args.learning_rate / bias1),
-          .keep = f32(1 - args.learning_rate * args.weight_decay)};
+          .step_size = f32(learning_rate / bias1),
+          .keep = f32(1 - learning_rate * args.weight_decay)};
 }
 
 }  // namespace
 
 void AdamW(const kernels::AdamWArgs& args, Context& ctx, const SimdKernels& simd) {
+  if (args.state.data<double>()[StepState::kUpdates] == 0) return;
   const Factors factors = FactorsOf(args);
   const auto update = [&](int64_t begin, int64_t size) {
     Update(factors, args.gradient.data<float>() + begin, args.value.data<float>() + begin,

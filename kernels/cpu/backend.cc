@@ -79,6 +79,7 @@ const kernels::Backend kBackend = {
     .add = Add,
     .cast = Cast,
     .scale = Scale,
+    .sum = reference::Sum,
     .sum_of_squares = SumOfSquares,
     .columns = Columns,
     .columns_gradient = ColumnsGradient,
@@ -103,10 +104,12 @@ const kernels::Backend kBackend = {
     .weights_by_row_gradient = reference::WeightsByRowGradient,
     .expert_counts = reference::ExpertCounts,
     .expert_fractions = reference::ExpertFractions,
+    .follow_counts = reference::FollowCounts,
     .balance_loss = BalanceLoss,
     .balance_loss_gradient = BalanceLossGradient,
     .z_loss = ZLoss,
     .z_loss_gradient = ZLossGradient,
-    .adamw = AdamW};
+    .adamw = AdamW,
+    .decide_update = reference::DecideUpdate};
 
 }  // namespace moebius::cpu

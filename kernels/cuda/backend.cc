@@ -26,6 +26,7 @@ const kernels::Backend kBackend = {.name = "cuda",
                                    .add = Add,
                                    .cast = Cast,
                                    .scale = Scale,
+                                   .sum = Sum,
                                    .sum_of_squares = SumOfSquares,
                                    .columns = Columns,
                                    .columns_gradient = ColumnsGradient,
@@ -49,10 +50,12 @@ const kernels::Backend kBackend = {.name = "cuda",
                                    .weights_by_row_gradient = WeightsByRowGradient,
                                    .expert_counts = ExpertCounts,
                                    .expert_fractions = ExpertFractions,
+                                   .follow_counts = FollowCounts,
                                    .balance_loss = BalanceLoss,
                                    .balance_loss_gradient = BalanceLossGradient,
                                    .z_loss = ZLoss,
                                    .z_loss_gradient = ZLossGradient,
-                                   .adamw = AdamW};
+                                   .adamw = AdamW,
+                                   .decide_update = DecideUpdate};
 
 }  // namespace moebius::cuda

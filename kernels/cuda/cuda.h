@@ -42,6 +42,7 @@ void SigmoidGradient(const kernels::ScoreGradientArgs& args, Context& ctx);
 void Add(const Tensor& a, const Tensor& b, const Tensor& y, Context& ctx);
 void Cast(const kernels::CastArgs& args, Context& ctx);
 void Scale(const Tensor& x, double factor, Context& ctx);
+void Sum(const kernels::SumArgs& args, Context& ctx);
 void SumOfSquares(const Tensor& x, const Tensor& sum, Context& ctx);
 
 void Columns(const Tensor& x, int64_t begin, const Tensor& y, Context& ctx);
@@ -72,6 +73,7 @@ void WeightsByRow(const Tensor& weights, const RoutingPlan& plan, const Tensor& 
 void WeightsByRowGradient(const kernels::WeightsByRowGradientArgs& args, Context& ctx);
 void ExpertCounts(const kernels::ExpertCountsArgs& args, Context& ctx);
 void ExpertFractions(const Tensor& counts, const Tensor& fractions, Context& ctx);
+void FollowCounts(const kernels::FollowCountsArgs& args, Context& ctx);
 
 void BalanceLoss(const Tensor& scores, const kernels::BalanceLossOptions& options,
                  const Tensor& value, Context& ctx);
@@ -83,5 +85,6 @@ void ZLossGradient(const Tensor& logits, const kernels::ZLossOptions& options,
                    const kernels::RouterLossGradientArgs& gradient, Context& ctx);
 
 void AdamW(const kernels::AdamWArgs& args, Context& ctx);
+void DecideUpdate(const kernels::DecideUpdateArgs& args, Context& ctx);
 
 }  // namespace moebius::cuda

@@ -32,11 +32,11 @@ __global__ void SquaresKernel(const T* x, int64_t n, double* sums) {
   if (threadIdx.x == 0) sums[blockIdx.x] = sum;
 }
 
-__global__ void SumKernel(const double* x, int64_t n, double* total) {
+__global__ void SumKernel(const double* x, int64_t n, double* total, bool accumulate) {
   double sum = 0;
   for (int64_t i = threadIdx.x; i < n; i += blockDim.x) sum += x[i];
   sum = BlockSum(sum);
-  if (threadIdx.x == 0) *total = sum;
+  if (threadIdx.x == 0) *total = accumulate ? *total + sum : sum;
 }
 
 }  // namespace
@@ -62,14 +62,18 @@ void Scale(const Tensor& x, double factor, Context& ctx) {
          static_cast<float>(factor), x.size());
 }
 
+void Sum(const kernels::SumArgs& args, Context& ctx) {
+  Launch(SumKernel, BlockForEach(1), ctx, args.x.device_data<double>(), args.x.size(),
+         args.sum.device_data<double>(), args.accumulate);
+}
+
 void SumOfSquares(const Tensor& x, const Tensor& sum, Context& ctx) {
   const Tensor sums = ctx.Empty(DType::kF64, {kSumBlocks}, "sum_of_squares");
   WithType(x.dtype(), [&]<class T>(T) {
     Launch(SquaresKernel<T>, BlockForEach(kSumBlocks), ctx, x.device_data<T>(), x.size(),
            sums.device_data<double>());
   });
-  Launch(SumKernel, BlockForEach(1), ctx, sums.device_data<double>(), kSumBlocks,
-         sum.device_data<double>());
+  Sum({.x = sums, .sum = sum}, ctx);
 }
 
 }  // namespace moebius::cuda

@@ -44,6 +44,20 @@ __global__ void FractionsKernel(const double* counts, int64_t groups, int64_t E,
   }
 }
 
+// By one block; bias may be null.
+__global__ void FollowKernel(const double* counts, const double* state, int64_t E, double rate,
+                             double* last_counts, float* bias) {
+  if (state[StepState::kUpdates] == 0) return;  // all threads alike
+  double sum = 0;
+  for (int64_t e = threadIdx.x; e < E; e += blockDim.x) sum += counts[e];
+  const double mean = BlockSum(sum) / static_cast<double>(E);
+  for (int64_t e = threadIdx.x; e < E; e += blockDim.x) {
+    last_counts[e] = counts[e];
+    const double error = mean - counts[e];
+    if (bias != nullptr) bias[e] += static_cast<float>(rate * ((error > 0) - (error < 0)));
+  }
+}
+
 }  // namespace
 
 void ExpertCounts(const kernels::ExpertCountsArgs& args, Context& ctx) {
@@ -59,6 +73,12 @@ void ExpertFractions(const Tensor& counts, const Tensor& fractions, Context& ctx
   const auto [groups, E] = Dims<2>(counts);
   Launch(FractionsKernel, WarpForEach(groups), ctx, counts.device_data<double>(), groups, E,
          fractions.device_data<float>());
+}
+
+void FollowCounts(const kernels::FollowCountsArgs& args, Context& ctx) {
+  Launch(FollowKernel, BlockForEach(1), ctx, args.counts.device_data<double>(),
+         args.state.device_data<double>(), args.counts.size(), args.rate,
+         args.last_counts.device_data<double>(), args.bias.device_data<float>());
 }
 
 }  // namespace moebius::cuda

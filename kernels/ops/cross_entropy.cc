@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "core/tensor/copy.h"
 #include "kernels/checks.h"
 #include "kernels/cross_entropy.h"
 #include "kernels/elementwise.h"
@@ -74,13 +73,9 @@ void LossesOfChunk(const kernels::CrossEntropyArgs& chunk, const VocabularyPart&
 }
 
 Tensor Sum(const Tensor& nll, Context& ctx) {
-  const Tensor sum = EmptyOnHost(DType::kF64, {1}, "cross_entropy.loss", ctx);
-  if (ctx.device().is_meta()) return sum;
-  const Tensor here = ToHost(nll, ctx);
-  double total = 0;
-  for (const double nll_t : here.span<double>()) total += nll_t;
-  sum.data<double>()[0] = total;
-  return ToDevice(sum, "cross_entropy.loss", ctx);
+  const Tensor sum = ctx.Empty(DType::kF64, {1}, "cross_entropy.loss");
+  kernels::Sum({.x = nll, .sum = sum}, ctx);
+  return sum;
 }
 
 }  // namespace

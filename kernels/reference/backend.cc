@@ -37,6 +37,7 @@ const kernels::Backend kBackend = {
     .add = Add,
     .cast = Cast,
     .scale = Scale,
+    .sum = Sum,
     .sum_of_squares = SumOfSquares,
     .columns = Columns,
     .columns_gradient = ColumnsGradient,
@@ -61,10 +62,12 @@ const kernels::Backend kBackend = {
     .weights_by_row_gradient = WeightsByRowGradient,
     .expert_counts = ExpertCounts,
     .expert_fractions = ExpertFractions,
+    .follow_counts = FollowCounts,
     .balance_loss = BalanceLoss,
     .balance_loss_gradient = BalanceLossGradient,
     .z_loss = ZLoss,
     .z_loss_gradient = ZLossGradient,
-    .adamw = AdamW};
+    .adamw = AdamW,
+    .decide_update = DecideUpdate};
 
 }  // namespace moebius::reference

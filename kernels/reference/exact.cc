@@ -35,6 +35,18 @@ void Convert(const Tensor& w, const Tensor& image, Context& context) {
   });
 }
 
+template <class T>
+void FollowLoad(const kernels::FollowCountsArgs& args) {
+  const auto counts = args.counts.span<double>();
+  const auto bias = args.bias.span<T>();
+  const double mean =
+      std::accumulate(counts.begin(), counts.end(), 0.0) / static_cast<double>(counts.size());
+  for (size_t i = 0; i < bias.size(); ++i) {
+    const double error = mean - counts[i];
+    bias[i] += static_cast<T>(args.rate * ((error > 0) - (error < 0)));
+  }
+}
+
 bool IsPadding(const kernels::TopKArgs& args, int64_t t) {
   return args.document_ids.defined() && args.document_ids.data<int32_t>()[t] < 0;
 }
@@ -127,6 +139,35 @@ void ExpertFractions(const Tensor& counts, const Tensor& fractions, Context&) {
     FractionsOf<double>(counts, fractions);
   } else {
     FractionsOf<float>(counts, fractions);
+  }
+}
+
+void Sum(const kernels::SumArgs& args, Context&) {
+  double total = 0;
+  for (const double x : args.x.span<double>()) total += x;
+  double& sum = args.sum.data<double>()[0];
+  sum = args.accumulate ? sum + total : total;
+}
+
+void DecideUpdate(const kernels::DecideUpdateArgs& args, Context&) {
+  double* const state = args.state.data<double>();
+  const double loss = args.loss.data<double>()[0];
+  const double norm = std::sqrt(args.squares.data<double>()[0]);
+  const bool clips = args.clip_norm > 0 && norm > args.clip_norm;
+  state[StepState::kClipScale] = clips ? args.clip_norm / norm : 1.0;
+  state[StepState::kUpdates] = std::isfinite(loss) && std::isfinite(norm) ? 1 : 0;
+  state[StepState::kLoss] = loss;
+  state[StepState::kGradientNorm] = norm;
+}
+
+void FollowCounts(const kernels::FollowCountsArgs& args, Context&) {
+  if (args.state.data<double>()[StepState::kUpdates] == 0) return;
+  std::ranges::copy(args.counts.span<double>(), args.last_counts.data<double>());
+  if (!args.bias.defined()) return;
+  if (args.bias.dtype() == DType::kF64) {
+    FollowLoad<double>(args);
+  } else {
+    FollowLoad<float>(args);
   }
 }
 

@@ -79,6 +79,9 @@ void WeightsByRow(const Tensor& weights, const RoutingPlan& plan, const Tensor& 
 void WeightsByRowGradient(const kernels::WeightsByRowGradientArgs& args, Context& ctx);
 void ExpertCounts(const kernels::ExpertCountsArgs& args, Context& ctx);
 void ExpertFractions(const Tensor& counts, const Tensor& fractions, Context& ctx);
+void FollowCounts(const kernels::FollowCountsArgs& args, Context& ctx);
+void Sum(const kernels::SumArgs& args, Context& ctx);
+void DecideUpdate(const kernels::DecideUpdateArgs& args, Context& ctx);
 
 void AdamW(const kernels::AdamWArgs& args, Context& ctx);
 

@@ -1,28 +1,13 @@
 #include "model/moe/balance.h"
 
 #include <algorithm>
-#include <numeric>
 
 #include "core/tensor/copy.h"
+#include "kernels/elementwise.h"
 #include "kernels/expert_counts.h"
 #include "kernels/ops/router_losses.h"
 
 namespace moebius {
-namespace {
-
-template <class T>
-void FollowLoad(const double* counts, double rate, const Tensor& bias) {  // of the host
-  const auto b = bias.span<T>();
-  const double mean =
-      std::accumulate(counts, counts + b.size(), 0.0) / static_cast<double>(b.size());
-  for (size_t i = 0; i < b.size(); ++i) {
-    const double error = mean - counts[i];
-    b[i] += static_cast<T>(rate * ((error > 0) - (error < 0)));
-  }
-}
-
-}  // namespace
-
 Balance::Balance(const MoeSpec& spec, const std::string& prefix, ParameterStore& store,
                  Context& context, Mesh& mesh, DType router)
     : spec_(spec),
@@ -59,21 +44,26 @@ void Balance::Apply(Tape& tape, const Var& logits, const Var& scores, const Rout
                           .normalize_scores = spec_.score == MoeSpec::Score::kSigmoid,
                           .divisor = step.num_tokens},
                          loss.weight);
-    tape.Once([&] { return record_.balance_losses.push_back(value), 0; });
+    tape.Once([&] { return Add(value, record_.balance_loss()); });
   }
   if (spec_.z_loss_weight > 0) {
     const Tensor value = ops::ZLoss(
         tape, logits, {.document_ids = batch.shard.document_ids, .divisor = step.num_tokens},
         spec_.z_loss_weight);
-    tape.Once([&] { return record_.z_losses.push_back(value), 0; });
+    tape.Once([&] { return Add(value, record_.z_loss()); });
   }
+}
+
+Tensor Balance::Add(const Tensor& value, const Tensor& sum) {
+  kernels::Sum({.x = value, .sum = sum, .accumulate = true}, context_);
+  return sum;
 }
 
 // Adds the plan to this step's counts and returns the global batch's fractions as far as known.
 Tensor Balance::Count(const RoutingPlan& plan, const StepInputs& step) {
   kernels::ExpertCounts({.plan = plan,
                          .tokens_per_group = std::max<int64_t>(plan.num_tokens(), 1),
-                         .counts = record_.counts.Reshape({1, spec_.num_experts}),
+                         .counts = record_.counts().Reshape({1, spec_.num_experts}),
                          .accumulate = true},
                         context_);
   if (!spec_.needs_global_counts() || step.pass != Pass::kTrain) return Tensor();
@@ -91,7 +81,7 @@ Tensor Balance::GlobalFractions(const StepInputs& step) {
 }
 
 void Balance::SumCountsOverRanks() {
-  Copy(record_.counts, step_counts_);
+  Copy(record_.counts(), step_counts_);
   batch_group_.AllReduce(step_counts_).Wait();
 }
 
@@ -116,9 +106,7 @@ Tensor Balance::FractionsOf(const Tensor& counts) {
 }
 
 void Balance::BeginStep() {
-  record_ = {.counts = context_.Zeros(DType::kF64, {spec_.num_experts}, "routing.counts"),
-             .balance_losses = {},
-             .z_losses = {},
+  record_ = {.sums = context_.Zeros(DType::kF64, {spec_.num_experts + 2}, "routing.counts"),
              .margins = {}};
 }
 
@@ -127,18 +115,13 @@ void Balance::EndCountingPass() {
   BeginStep();
 }
 
-void Balance::EndStep(const double* counts) {
-  const Tensor last = HostSide(last_counts_->value, context_);
-  std::copy_n(counts, spec_.num_experts, last.data<double>());
-  Copy(last, last_counts_->value);
-  if (bias_ == nullptr) return;
-  const Tensor bias = ToHost(bias_->value, context_);
-  if (bias.dtype() == DType::kF64) {
-    FollowLoad<double>(counts, spec_.bias_update_rate, bias);
-  } else {
-    FollowLoad<float>(counts, spec_.bias_update_rate, bias);
-  }
-  Copy(bias, bias_->value);
+void Balance::EndStep(const Tensor& counts) {
+  kernels::FollowCounts({.counts = counts,
+                         .state = context_.step_state(),
+                         .last_counts = last_counts_->value,
+                         .bias = selection_bias(),
+                         .rate = spec_.bias_update_rate},
+                        context_);
 }
 
 }  // namespace moebius

@@ -39,10 +39,12 @@ class Balance {
   const RoutingRecord& record() const { return record_; }
   RoutingRecord& record() { return record_; }
 
-  // `counts` [E] of the whole global batch: remembered for the next step, and followed by the bias.
-  void EndStep(const double* counts);
+  // `counts` [E] F64 of the whole global batch: remembered for the next step, and followed by the
+  // bias, unless context.step_state() says that nothing is updated.
+  void EndStep(const Tensor& counts);
 
  private:
+  Tensor Add(const Tensor& value, const Tensor& sum);
   Tensor Count(const RoutingPlan& plan, const StepInputs& step);
   void SumCountsOverRanks();
   Tensor GlobalFractions(const StepInputs& step);

@@ -1,4 +1,5 @@
-// What routing did in one layer within a step on this rank, kept on the device until the step ends.
+// What routing did in one layer within a step on this rank: on the device until the step ends, but
+// for the margins, which the host computes.
 #pragma once
 
 #include <vector>
@@ -8,12 +9,15 @@
 namespace moebius {
 
 struct RoutingRecord {
-  Tensor counts;  // [E] F64: pairs of each expert over the micro-batches so far
-  std::vector<Tensor> balance_losses;  // [1] F64 each: unweighted, in their order of the spec,
-                                       // micro-batch after micro-batch
-  std::vector<Tensor> z_losses;        // [1] F64 each, unweighted
+  // [E + 2] F64, over the micro-batches so far: the pairs of each expert, then the unweighted
+  // balance losses, in their order of the spec, and z-losses.
+  Tensor sums;
   std::vector<Tensor> margins;  // [1] F64 each: smallest gap between the last chosen and the best
                                 // not chosen expert; filled when asked for
+
+  Tensor counts() const { return sums.Slice(0, sums.size() - 2); }
+  Tensor balance_loss() const { return sums.Slice(sums.size() - 2, sums.size() - 1); }
+  Tensor z_loss() const { return sums.Slice(sums.size() - 1, sums.size()); }
 };
 
 }  // namespace moebius

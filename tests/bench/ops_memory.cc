@@ -118,17 +118,17 @@ void AdamW(benchmark::State& state, const std::vector<DType>& image_dtypes) {
       images.push_back({format, kernels::MakeWeightImage(w, format, dtype, OpContext())});
     }
   }
+  OpContext().BeginStep(10, 1e-4);
   MeasureOp(state, [&] {
     kernels::AdamW({.value = w,
                     .gradient = gradient,
                     .m = m,
                     .v = v,
-                    .learning_rate = 1e-4,
+                    .state = OpContext().step_state(),
                     .beta1 = 0.9,
                     .beta2 = 0.95,
                     .epsilon = 1e-8,
                     .weight_decay = 0.1,
-                    .step = 10,
                     .images = images},
                    OpContext());
   });

@@ -108,7 +108,7 @@ class Trainer {
       inputs.insert(inputs.end(), tokens, tokens + length - 1);
       labels.insert(labels.end(), tokens + 1, tokens + length);
     }
-    context_.step() = {.step = step, .learning_rate = learning_rate_};
+    context_.BeginStep(step, learning_rate_);
     return step_.Run({Batch(inputs, labels, num_sequences)});
   }
 

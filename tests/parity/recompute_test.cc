@@ -39,12 +39,6 @@ Numbers NumbersOf(const Tensor& x) {
   return {values.begin(), values.end()};
 }
 
-Numbers NumbersOf(const std::vector<Tensor>& scalars) {
-  Numbers numbers;
-  for (const Tensor& scalar : scalars) numbers.push_back(scalar.data<double>()[0]);
-  return numbers;
-}
-
 Sample RandomSample(int64_t index, int64_t vocab_size) {
   const RandomStream stream(index, "sample");
   Sample sample{.tokens = std::vector<int32_t>(kPositions),
@@ -145,9 +139,9 @@ Outcome RunOnRank(Session& session, Recomputed recomputed, Counted counted) {
   }
   for (const auto& block : model.blocks()) {
     const RoutingRecord& record = block->moe()->balance().record();
-    outcome.counts.push_back(NumbersOf(record.counts));
-    outcome.balance_losses.push_back(NumbersOf(record.balance_losses));
-    outcome.z_losses.push_back(NumbersOf(record.z_losses));
+    outcome.counts.push_back(NumbersOf(record.counts()));
+    outcome.balance_losses.push_back(NumbersOf(record.balance_loss()));
+    outcome.z_losses.push_back(NumbersOf(record.z_loss()));
   }
   for (const Tensor& counts : own_counts) outcome.own_counts.push_back(NumbersOf(counts));
   return outcome;

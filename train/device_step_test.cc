@@ -1,0 +1,120 @@
+// Steps on a device, where nothing but the report at the end of a step is waited for.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "core/tensor/copy.h"
+#include "tests/testing/device_context.h"
+#include "tests/testing/random_tensors.h"
+#include "tests/testing/tiny_session.h"
+#include "train/step.h"
+
+namespace moebius {
+namespace {
+
+// By the recipe's experts, or dense.
+RunConfig Config(const std::vector<std::string>& overrides, bool dense = false) {
+  RunConfig config = TinyConfig(overrides);
+  if (dense) {
+    config.mutable_model()->clear_moe();
+    config.mutable_model()->set_ffn_hidden_size(48);
+  }
+  return config;
+}
+
+void ExpectOneWait(const RunConfig& config) {
+  OnTinySessions(1, config, [](Session& session) {
+    Accelerator* const accelerator = session.context().accelerator();
+    ASSERT_NE(accelerator, nullptr) << "this test is of a device";
+    for (int step = 1; step <= 3; ++step) {
+      const int64_t before = accelerator->num_waits();
+      const StepResult result = session.Step();
+      EXPECT_TRUE(result.updated);
+      EXPECT_EQ(accelerator->num_waits() - before, 1) << "step " << step;
+      EXPECT_GT(result.loss, 0);
+      EXPECT_GT(result.gradient_norm, 0);
+    }
+  });
+}
+
+TEST(DeviceStep, OfADenseModelWaitsOnce) {
+  for (const char* precision : {"precision.compute=FP32", "precision.compute=BF16"}) {
+    ExpectOneWait(Config({precision}, /*dense=*/true));
+  }
+}
+
+TEST(DeviceStep, OfExpertsWaitsOnce) {
+  for (const char* precision : {"precision.compute=FP32", "precision.compute=BF16"}) {
+    ExpectOneWait(Config({precision}));
+  }
+}
+
+TEST(DeviceStep, OfEveryKindOfBalanceWaitsOnce) {
+  const std::string biased = "bias_update_rate: 0.01";
+  for (const std::string& balance :
+       {"loss { scope: GLOBAL_BATCH weight: 0.01 } global_counts: PREVIOUS_STEP " + biased,
+        "loss { scope: GLOBAL_BATCH weight: 0.01 } global_counts: EXACT " + biased,
+        "loss { scope: GLOBAL_BATCH weight: 0.01 } global_counts: RUNNING " + biased,
+        std::string("loss { scope: SEQUENCE weight: 0.01 } z_loss_weight: 0.001"),
+        std::string("loss { scope: MICRO_BATCH weight: 0.01 }")}) {
+    SCOPED_TRACE(balance);
+    ExpectOneWait(Config({"precision.compute=FP32", "model.moe.balance={" + balance + "}"}));
+  }
+}
+
+// With what sequences are padded with, whose tokens have no expert.
+TEST(DeviceStep, OfPaddedSequencesWaitsOnce) {
+  ExpectOneWait(
+      Config({"precision.compute=FP32", "train.sequence_length=128", "train.global_batch_size=2"}));
+}
+
+TEST(DeviceStepDeathTest, ItsMemoryIsClosedToTheHost) {
+  Context context(test::OnTestDevice(Context::Options()));
+  const Tensor x = test::FromValues(context, DType::kF32, {1}, {1});
+  EXPECT_DEATH(x.data<float>()[0] = 2, "no bytes that the host can read");
+  EXPECT_DEATH(*x.device_data<float>() = 2, "");
+  EXPECT_EQ(test::ToDoubles(x), std::vector<double>{1});
+}
+
+std::vector<std::vector<std::byte>> StateOf(Session& session) {
+  std::vector<std::vector<std::byte>> state;
+  for (const Parameter* parameter : session.model().store().parameters()) {
+    state.push_back(test::ToBytes(parameter->value));
+  }
+  for (const Buffer* buffer : session.model().store().buffers()) {
+    state.push_back(test::ToBytes(buffer->value));
+  }
+  for (const AdamW::State& moments : session.optimizer().states()) {
+    state.push_back(test::ToBytes(moments.m));
+    state.push_back(test::ToBytes(moments.v));
+  }
+  return state;
+}
+
+TEST(DeviceStep, IsSkippedOnTheDevice) {
+  const RunConfig config =
+      Config({"precision.compute=FP32", "model.moe.balance.bias_update_rate=0.01"});
+  OnTinySessions(1, config, [](Session& session) {
+    EXPECT_TRUE(session.Step().updated);
+    Parameter& gain = *session.model().store().parameters().back();
+    const std::vector<double> healthy = test::ToDoubles(gain.value);
+    const auto fill = [&](const std::vector<double>& values) {
+      Context& context = session.context();
+      Copy(test::FromValues(context, gain.value.dtype(), gain.value.shape(), values), gain.value);
+      ++gain.version;
+    };
+    fill(std::vector<double>(healthy.size(), std::nan("")));
+    const auto before = StateOf(session);
+    const int64_t waits = session.context().accelerator()->num_waits();
+    EXPECT_FALSE(session.Step().updated);
+    EXPECT_EQ(session.context().accelerator()->num_waits(), waits + 1);
+    EXPECT_TRUE(StateOf(session) == before);
+    fill(healthy);
+    EXPECT_TRUE(session.Step().updated);
+  });
+}
+
+}  // namespace
+}  // namespace moebius
