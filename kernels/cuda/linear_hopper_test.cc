@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <functional>
+#include <numeric>
 #include <vector>
 
 #include "kernels/cuda/accelerator.h"
@@ -22,23 +23,25 @@ class LinearHopperTest : public testing::Test {
   // 0, 1 and 129 rows of three groups; tiles of 0, 1 and 2 x 128 rows.
   static constexpr int64_t kRows = 130, kGroups = 3, kTokens = 140;
 
-  static int64_t Instructions(const std::function<void()>& run) {
+  int64_t Instructions(const std::function<void()>& run) {
+    context_.accelerator()->Wait();
     const int64_t before = cuda_emulation::NumProducts();
     run();
+    context_.accelerator()->Wait();
     return cuda_emulation::NumProducts() - before;
   }
 
   Tensor Zeros(DType dtype, const Shape& shape) { return context_.Zeros(dtype, shape, "zeros"); }
   Tensor Offsets() {
-    const Tensor offsets = Zeros(DType::kI32, {kGroups + 1});
-    offsets.data<int32_t>()[2] = 1;
-    offsets.data<int32_t>()[3] = kRows;
-    return offsets;
+    return test::FromValues(context_, DType::kI32, {kGroups + 1}, {0, 0, 1, kRows});
   }
   Tensor Rows() {
-    const Tensor rows = Zeros(DType::kI32, {kRows});
-    for (int32_t r = 0; r < kRows; ++r) rows.data<int32_t>()[r] = r;
-    return rows;
+    std::vector<double> rows(kRows);
+    std::iota(rows.begin(), rows.end(), 0);
+    return test::FromValues(context_, DType::kI32, {kRows}, rows);
+  }
+  Tensor OnDevice(const test::Values& values) {
+    return test::Convert(context_, values.tensor, values.tensor.dtype());
   }
 
   int64_t OfLinear(DType dtype, int64_t N, int64_t K) {
@@ -58,6 +61,7 @@ class LinearHopperTest : public testing::Test {
     return Instructions([&] { kernels::LinearWeightGradient(args, context_); });
   }
 
+  Context host_;
   Context context_{{.device = {DeviceKind::kCuda, 0}, .accelerator = OpenDevice(0)}};
 };
 
@@ -77,19 +81,19 @@ TEST_F(LinearHopperTest, WeightGradientsTakeSlicesOfTheirRows) {
 // One tile for three SMs: two parts of 1050 rows, and their sum.
 TEST_F(LinearHopperTest, WeightGradientsOfFewTilesAreSharedByRows) {
   constexpr int64_t kManyRows = 2100;
-  const test::Values dy = test::Normal(context_, DType::kBF16, {kManyRows, 16}, "dy");
-  const test::Values x = test::Normal(context_, DType::kBF16, {kManyRows, 8}, "x");
+  const test::Values dy = test::Normal(host_, DType::kBF16, {kManyRows, 16}, "dy");
+  const test::Values x = test::Normal(host_, DType::kBF16, {kManyRows, 8}, "x");
   for (const bool accumulate : {false, true}) {
-    const test::Values dw = test::Normal(context_, DType::kF32, {16, 8}, "dw");
+    const test::Values dw = test::Normal(host_, DType::kF32, {16, 8}, "dw");
+    const Tensor of_dy = OnDevice(dy), of_x = OnDevice(x), of_dw = OnDevice(dw);
     kernels::LinearWeightGradient(
-        {.dy = dy.exact, .x = x.exact, .dw = dw.exact, .accumulate = accumulate}, context_);
+        {.dy = dy.exact, .x = x.exact, .dw = dw.exact, .accumulate = accumulate}, host_);
     EXPECT_EQ(Instructions([&] {
                 kernels::LinearWeightGradient(
-                    {.dy = dy.tensor, .x = x.tensor, .dw = dw.tensor, .accumulate = accumulate},
-                    context_);
+                    {.dy = of_dy, .x = of_x, .dw = of_dw, .accumulate = accumulate}, context_);
               }),
               2 * 17 * kOfSlice);
-    test::ExpectClose(dw.tensor, dw.exact, kManyRows);
+    test::ExpectClose(of_dw, dw.exact, kManyRows);
   }
 }
 
@@ -153,7 +157,7 @@ TEST_F(LinearHopperTest, EveryProductOfAnExpertIsOnTensorCores) {
 TEST_F(LinearHopperTest, BitsOfARowDoNotDependOnTheTile) {
   constexpr int64_t kMany = 390, kFew = 5, kOutputs = 64, kF = 392;
   const auto normal = [&](DType dtype, const Shape& shape, const char* name) {
-    return test::Normal(context_, dtype, shape, name).tensor;
+    return test::RandomTensor(context_, dtype, shape, name);
   };
   const Tensor dy = normal(DType::kBF16, {kMany, kOutputs}, "dy");
   const Tensor w = normal(DType::kBF16, {1, kOutputs, kF}, "w");
@@ -161,8 +165,7 @@ TEST_F(LinearHopperTest, BitsOfARowDoNotDependOnTheTile) {
   const Tensor up = normal(DType::kBF16, {kMany, kF}, "up");
   const Tensor weights = normal(DType::kF32, {kMany}, "weights");
   const auto run = [&](int32_t rows) {
-    const Tensor offsets = Zeros(DType::kI32, {2});
-    offsets.data<int32_t>()[1] = rows;
+    const Tensor offsets = test::FromValues(context_, DType::kI32, {2}, {0.0, 1.0 * rows});
     const std::vector<Tensor> results = {
         Zeros(DType::kBF16, {rows, kF}), Zeros(DType::kBF16, {rows, kF}),
         Zeros(DType::kBF16, {rows, kF}), Zeros(DType::kF32, {rows})};
