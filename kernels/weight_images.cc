@@ -6,7 +6,9 @@ namespace moebius::kernels {
 
 Shape WeightImageShape(const Shape& w, WeightFormat format, DType compute, const Context& context) {
   CHECK(w.rank() == 2 || w.rank() == 3 || format == WeightFormat::kPlain) << w;
-  return BackendFor(compute, context).weight_image_shape(w, format, compute);
+  return context.packs_weights()
+             ? BackendFor(compute, context).weight_image_shape(w, format, compute)
+             : w;
 }
 
 void PackWeight(const Tensor& w, WeightFormat format, const Tensor& image, Context& context) {
@@ -31,7 +33,7 @@ Tensor MakeWeightImage(const Tensor& w, WeightFormat format, DType compute, Cont
 }
 
 Tensor ResidentWeights::Lease(Parameter& parameter, WeightFormat format, DType compute) {
-  if (context_.accelerator() != nullptr) format = WeightFormat::kPlain;  // read as they are
+  if (!context_.packs_weights()) format = WeightFormat::kPlain;
   if (compute == DType::kF64 ||
       (format == WeightFormat::kPlain && parameter.value.dtype() == compute)) {
     CHECK(parameter.value.dtype() == compute) << parameter.name;

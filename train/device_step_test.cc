@@ -8,7 +8,9 @@
 #include "core/tensor/copy.h"
 #include "tests/testing/device_context.h"
 #include "tests/testing/random_tensors.h"
+#include "tests/testing/tiny_dataset.h"
 #include "tests/testing/tiny_session.h"
+#include "train/planner/dry_run.h"
 #include "train/step.h"
 
 namespace moebius {
@@ -76,6 +78,29 @@ TEST(DeviceStepDeathTest, ItsMemoryIsClosedToTheHost) {
   EXPECT_DEATH(x.data<float>()[0] = 2, "no bytes that the host can read");
   EXPECT_DEATH(*x.device_data<float>() = 2, "");
   EXPECT_EQ(test::ToDoubles(x), std::vector<double>{1});
+}
+
+// By a plan of a device that reads weights as they are; kernels have scratch beside that.
+TEST(DeviceStep, TakesTheMemoryThatIsPlanned) {
+  for (const char* precision : {"precision.compute=FP32", "precision.compute=BF16"}) {
+    SCOPED_TRACE(precision);
+    const RunConfig config =
+        Config({precision, "model.hidden_size=64", "train.sequence_length=64"});
+    OnTinySessions(1, config, [](Session& session) {
+      session.Step();
+      session.Step();
+      const auto plan =
+          DryRun(session.config(), TinyDataset().vocab_size(), 0, 1, {}, {.packs_weights = false});
+      ASSERT_TRUE(plan.ok()) << plan.status();
+      const RankMemory real = MemoryOf(session.context().arena(), Arena("messages", kMeta));
+      EXPECT_EQ(plan->parameters, real.parameters);
+      EXPECT_EQ(plan->weights, real.weights);
+      EXPECT_EQ(plan->gradients, real.gradients);
+      EXPECT_EQ(plan->states, real.states);
+      const auto planned = static_cast<double>(plan->peak);
+      EXPECT_NEAR(static_cast<double>(real.peak) / planned, 1, 0.1);
+    });
+  }
 }
 
 std::vector<std::vector<std::byte>> StateOf(Session& session) {

@@ -42,6 +42,8 @@ class Context {
     // Numbers that ops hold at a time where they can work in chunks (the loss's logits): those of
     // the CPU stay in its caches.
     int64_t chunk_elements = int64_t{1} << 21;
+    // On kMeta: those of the device that is planned for pack weights (packs_weights).
+    bool packs_weights = true;
   };
 
   explicit Context(const Options& options)
@@ -52,7 +54,8 @@ class Context {
                     options.accelerator),
         accelerator_(options.accelerator),
         observer_(options.observer),
-        chunk_elements_(options.chunk_elements) {}
+        chunk_elements_(options.chunk_elements),
+        packs_weights_(options.packs_weights && options.accelerator == nullptr) {}
   Context() : Context(Options{}) {}
   ~Context() { Wait(); }
 
@@ -69,6 +72,9 @@ class Context {
   double learning_rate() const { return learning_rate_; }
 
   int64_t chunk_elements() const { return chunk_elements_; }
+  // Products read images of weights in an order of their own, one for each direction
+  // (kernels/weight_images.h): the CPU's do, an accelerator's read weights as they are.
+  bool packs_weights() const { return packs_weights_; }
 
   // Every op calls it once its arguments are checked, and every part of a step where it begins
   // (core/tensor/work.h).
@@ -92,6 +98,7 @@ class Context {
   const std::shared_ptr<Accelerator> accelerator_;
   WorkObserver* const observer_;
   const int64_t chunk_elements_;
+  const bool packs_weights_;
   Tensor step_state_;
   double learning_rate_ = 0;
 };

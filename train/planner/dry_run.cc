@@ -113,11 +113,13 @@ absl::StatusOr<RankMemory> DryRun(const RunConfig& config, int64_t tokenizer_voc
   Gate gate(observers);
   Arena messages("messages", kMeta);
   DryCommunicator world(rank, num_ranks, {.messages = messages, .observer = &gate});
-  ASSIGN_OR_RETURN(
-      const std::unique_ptr<StepEngine> engine,
-      StepEngine::Create(
-          config, tokenizer_vocab_size, world,
-          {.device = kMeta, .observer = &gate, .chunk_elements = device.chunk_elements}, &gate));
+  ASSIGN_OR_RETURN(const std::unique_ptr<StepEngine> engine,
+                   StepEngine::Create(config, tokenizer_vocab_size, world,
+                                      {.device = kMeta,
+                                       .observer = &gate,
+                                       .chunk_elements = device.chunk_elements,
+                                       .packs_weights = device.packs_weights},
+                                      &gate));
   // The first step differs from all others: it makes the images of weights, which are there from
   // then on beside all activations, and which the updates keep.
   engine->Step(1, MicroBatchesOf(*engine));

@@ -37,6 +37,7 @@ struct DryRunObservers {
 // What of the device a dry run depends on.
 struct DryRunDevice {
   int64_t chunk_elements = Context::Options{}.chunk_elements;
+  bool packs_weights = true;
 };
 
 // A step of `rank`, of `num_ranks`, once its memory has settled. Routing is taken to be even.

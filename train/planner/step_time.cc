@@ -75,11 +75,13 @@ absl::StatusOr<StageTimes> RunStage(const Step& step, int stage, const CostModel
                                     bool is_quick) {
   const int fewest = is_quick ? 3 : 8;
   const int rank = stage * (step.num_ranks / step.pipeline.num_stages);
+  const DeviceConfig& device = cost.cluster().device();
   StageClock clock(cost, step.num_ranks);
-  ASSIGN_OR_RETURN(const RankMemory memory,
-                   DryRun(Shortened(step.config, step.pipeline, fewest), step.tokenizer_vocab_size,
-                          rank, step.num_ranks, {.work = &clock, .calls = &clock, .plan = &clock},
-                          {.chunk_elements = cost.cluster().device().chunk_elements()}));
+  ASSIGN_OR_RETURN(
+      const RankMemory memory,
+      DryRun(Shortened(step.config, step.pipeline, fewest), step.tokenizer_vocab_size, rank,
+             step.num_ranks, {.work = &clock, .calls = &clock, .plan = &clock},
+             {.chunk_elements = device.chunk_elements(), .packs_weights = device.packs_weights()}));
   return Summarize(clock, memory, step.pipeline.num_micro_batches);
 }
 
