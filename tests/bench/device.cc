@@ -5,22 +5,19 @@
 #include <vector>
 
 #include "core/base/random.h"
+#include "core/tensor/copy.h"
 #include "kernels/elementwise.h"
 #include "kernels/open_cuda.h"
 
 namespace moebius {
 namespace {
 
-void WaitFor(Context& context) {
-  if (Accelerator* accelerator = context.accelerator()) accelerator->Wait();
-}
-
-// The one place where a benchmark's host writes what the device reads.
+// For the device to read.
 template <class T>
 Tensor FromHost(Context& context, DType dtype, std::span<const T> numbers, const char* name) {
-  const Tensor x = context.Empty(dtype, {std::ssize(numbers)}, name);
+  const Tensor x = EmptyOnHost(dtype, {std::ssize(numbers)}, name, context);
   std::ranges::copy(numbers, x.data<T>());
-  return x;
+  return ToDevice(x, name, context);
 }
 
 // y [n] = x [m] over and over, by the device: what is there is copied behind itself.
@@ -46,10 +43,10 @@ absl::StatusOr<Context::Options> OnGpu(Context::Options options) {
 
 double SecondsPerCall(Context& context, int64_t num_calls, const std::function<void()>& call) {
   using Clock = std::chrono::steady_clock;
-  WaitFor(context);
+  context.Wait();
   const auto start = Clock::now();
   for (int64_t i = 0; i < num_calls; ++i) call();
-  WaitFor(context);
+  context.Wait();
   const std::chrono::duration<double> seconds = Clock::now() - start;
   return seconds.count() / static_cast<double>(num_calls);
 }
@@ -85,8 +82,9 @@ Tensor TensorOf(Context& context, std::span<const int32_t> numbers, const char* 
   return FromHost(context, DType::kI32, numbers, name);
 }
 
-std::vector<double> NumbersOf(const Tensor& x) {
-  const auto numbers = x.span<double>();
+std::vector<double> NumbersOf(const Tensor& x, Context& context) {
+  const Tensor here = ToHost(x, context);
+  const auto numbers = here.span<double>();
   return {numbers.begin(), numbers.end()};
 }
 

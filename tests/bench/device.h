@@ -32,6 +32,6 @@ Tensor NormalTensor(Context& context, DType dtype, const Shape& shape, const cha
 Tensor TensorOf(Context& context, std::span<const float> numbers, const char* name);
 Tensor TensorOf(Context& context, std::span<const int32_t> numbers, const char* name);
 
-std::vector<double> NumbersOf(const Tensor& x);  // F64
+std::vector<double> NumbersOf(const Tensor& x, Context& context);  // F64
 
 }  // namespace moebius

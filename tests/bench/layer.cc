@@ -142,7 +142,7 @@ class LayerBench {
   }
 
   Json Report(double skew, double best, double median, const Limits& limits) {
-    const std::vector<double> counts = NumbersOf(layer_.balance().record().counts);
+    const std::vector<double> counts = NumbersOf(layer_.balance().record().counts(), context_);
     const auto T = static_cast<double>(x_.shape()[0]);
     const double flops = T * shape_.flops(), mean = T * shape_.K / shape_.E;
     const auto both = [&](double at_best, double at_median) {
