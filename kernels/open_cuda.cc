@@ -51,4 +51,15 @@ absl::StatusOr<std::shared_ptr<Accelerator>> OpenCuda(const std::string& plugin_
   return (*Open(plugin_path))->open(ordinal, EndProcess);
 }
 
+absl::StatusOr<std::shared_ptr<DeviceCollectives>> OpenDeviceCollectives(
+    const std::string& plugin_path, const std::shared_ptr<Accelerator>& device,
+    const std::string& library) {
+  const absl::StatusOr<const CudaPlugin*> plugin = Open(plugin_path);
+  if (!plugin.ok()) return plugin.status();
+  std::string reason;
+  auto collectives = (*plugin)->open_collectives(device, library, &reason);
+  if (collectives == nullptr) return absl::NotFoundError(reason);
+  return collectives;
+}
+
 }  // namespace moebius

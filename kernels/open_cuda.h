@@ -7,6 +7,7 @@
 
 #include "core/base/status.h"
 #include "core/tensor/accelerator.h"
+#include "kernels/device_collectives.h"
 
 namespace moebius {
 
@@ -23,5 +24,14 @@ absl::StatusOr<int> NumCudaDevices(const std::string& plugin_path);
 
 // REQUIRES: 0 <= ordinal < NumCudaDevices.
 absl::StatusOr<std::shared_ptr<Accelerator>> OpenCuda(const std::string& plugin_path, int ordinal);
+
+// NCCL's library, looked for where the system looks for libraries (LD_LIBRARY_PATH).
+inline constexpr char kNcclLibrary[] = "libnccl.so.2";
+
+// How a device opened by OpenCuda talks to those of other ranks. NotFound: the library cannot be
+// used; the message says why.
+absl::StatusOr<std::shared_ptr<DeviceCollectives>> OpenDeviceCollectives(
+    const std::string& plugin_path, const std::shared_ptr<Accelerator>& device,
+    const std::string& library = kNcclLibrary);
 
 }  // namespace moebius

@@ -1,4 +1,5 @@
-// Limited by nothing: memory and the stream of one device.
+// Limited by nothing: memory and the streams of one device.
+#include <cstring>
 #include <string>
 
 #include "kernels/cuda/accelerator.h"
@@ -8,7 +9,66 @@
 namespace moebius::cuda {
 namespace {
 
-class CudaDevice final : public Accelerator {
+class CudaEvent final : public DeviceEvent {
+ public:
+  // Behind what `stream` has; holds back what `device` is given on its own stream.
+  CudaEvent(cudaStream_t stream, Device& device) : device_(device) {
+    CheckCuda(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming), "making an event");
+    CheckCuda(cudaEventRecord(event_, stream), "recording an event");
+  }
+  ~CudaEvent() override { cudaEventDestroy(event_); }
+
+  bool IsDone() override {
+    const cudaError_t error = cudaEventQuery(event_);
+    if (error != cudaErrorNotReady) CheckCuda(error, "work beside the kernels");
+    return error == cudaSuccess;
+  }
+  void HoldBackAccelerator() override {
+    HoldBack(static_cast<cudaStream_t>(device_.stream()));
+    device_.MarkBusy();
+  }
+  void HoldBack(cudaStream_t stream) const {
+    CheckCuda(cudaStreamWaitEvent(stream, event_, 0), "ordering streams");
+  }
+
+ private:
+  Device& device_;
+  cudaEvent_t event_ = nullptr;
+};
+
+class CudaSideStream final : public SideStream {
+ public:
+  explicit CudaSideStream(Device& device) : device_(device) {
+    // Exchanges before kernels: what waits for one is on another device.
+    int least = 0, greatest = 0;
+    CheckCuda(cudaDeviceGetStreamPriorityRange(&least, &greatest), "asking for priorities");
+    CheckCuda(cudaStreamCreateWithPriority(&stream_, cudaStreamNonBlocking, greatest),
+              "making a stream");
+  }
+  ~CudaSideStream() override { cudaStreamDestroy(stream_); }
+
+  void* stream() override { return stream_; }
+  void Follow(const DeviceEvent& event) override {
+    static_cast<const CudaEvent&>(event).HoldBack(stream_);
+  }
+  void Copy(const void* from, void* to, int64_t bytes) override {
+    CheckCuda(
+        cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDeviceToDevice, stream_),
+        "copying memory");
+  }
+  std::unique_ptr<DeviceEvent> Mark() override {
+    return std::make_unique<CudaEvent>(stream_, device_);
+  }
+  void Finish() override {
+    CheckCuda(cudaStreamSynchronize(stream_), "waiting for work beside the kernels");
+  }
+
+ private:
+  Device& device_;
+  cudaStream_t stream_ = nullptr;
+};
+
+class CudaDevice final : public Device {
  public:
   explicit CudaDevice(int ordinal) : ordinal_(ordinal) {
     CheckCuda(cudaSetDevice(ordinal), "choosing the device");
@@ -61,6 +121,22 @@ class CudaDevice final : public Accelerator {
   void* stream() const override { return stream_; }
   const kernels::Backend& kernels() const override { return kBackend; }
 
+  uint64_t number() const override {
+    cudaDeviceProp properties;
+    CheckCuda(cudaGetDeviceProperties(&properties, ordinal_), "asking the device");
+    uint64_t halves[2];
+    static_assert(sizeof halves == sizeof properties.uuid);
+    std::memcpy(halves, &properties.uuid, sizeof halves);
+    return halves[0] ^ halves[1];
+  }
+  std::unique_ptr<DeviceEvent> Mark() override {
+    return std::make_unique<CudaEvent>(stream_, *this);
+  }
+  std::unique_ptr<SideStream> MakeSideStream() override {
+    CheckCuda(cudaSetDevice(ordinal_), "choosing the device");
+    return std::make_unique<CudaSideStream>(*this);
+  }
+
  private:
   static bool Mapped(cudaError_t error) {
     if (error == cudaErrorMemoryAllocation) return false;
@@ -68,7 +144,10 @@ class CudaDevice final : public Accelerator {
     return true;
   }
 
-  void WaitForWork() override { CheckCuda(cudaStreamSynchronize(stream_), "waiting for kernels"); }
+  void WaitForWork() override {
+    BeforeWait();
+    CheckCuda(cudaStreamSynchronize(stream_), "waiting for kernels");
+  }
 
   const int ordinal_;
   cudaStream_t stream_ = nullptr;
@@ -92,8 +171,6 @@ int NumDevices(std::string* reason) {
   return count;
 }
 
-std::shared_ptr<Accelerator> OpenDevice(int ordinal) {
-  return std::make_shared<CudaDevice>(ordinal);
-}
+std::shared_ptr<Device> OpenDevice(int ordinal) { return std::make_shared<CudaDevice>(ordinal); }
 
 }  // namespace moebius::cuda

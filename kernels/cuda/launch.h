@@ -48,14 +48,13 @@ inline LaunchShape WarpForEach(int64_t n) {
 #ifdef MOEBIUS_CUDA_EMULATION
 
 template <class... Params, class... Args>
-void Launch(void (*kernel)(Params...), const LaunchShape& shape, Context& ctx,
-            const Args&... args) {
-  auto* stream = static_cast<cuda_emulation::Stream*>(ctx.accelerator()->stream());
-  stream->Add([=, params = std::tuple<Params...>(static_cast<Params>(args)...)] {
+void LaunchOn(void* stream, void (*kernel)(Params...), const LaunchShape& shape,
+              const Args&... args) {
+  auto run = [=, params = std::tuple<Params...>(static_cast<Params>(args)...)] {
     cuda_emulation::Run(shape.blocks, shape.threads, shape.shared_bytes,
                         [&] { std::apply(kernel, params); });
-  });
-  ctx.accelerator()->MarkBusy();
+  };
+  static_cast<cuda_emulation::Stream*>(stream)->Add(std::move(run));
 }
 
 #else
@@ -67,15 +66,15 @@ inline void CheckCuda(cudaError_t error, const char* what) {
 }
 
 template <class... Params, class... Args>
-void Launch(void (*kernel)(Params...), const LaunchShape& shape, Context& ctx,
-            const Args&... args) {
+void LaunchOn(void* stream, void (*kernel)(Params...), const LaunchShape& shape,
+              const Args&... args) {
   if (shape.blocks == 0) return;
   CHECK_LE(shape.blocks, int64_t{1} << 31) << "blocks of a kernel";
   cudaLaunchConfig_t config = {};
   config.gridDim = dim3(static_cast<unsigned>(shape.blocks));
   config.blockDim = dim3(shape.threads);
   config.dynamicSmemBytes = shape.shared_bytes;
-  config.stream = static_cast<cudaStream_t>(ctx.accelerator()->stream());
+  config.stream = static_cast<cudaStream_t>(stream);
   constexpr int kWithoutAsking = 48 << 10;
   if (shape.shared_bytes > kWithoutAsking) {
     CheckCuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
@@ -83,10 +82,17 @@ void Launch(void (*kernel)(Params...), const LaunchShape& shape, Context& ctx,
               "asking for shared memory");
   }
   CheckCuda(cudaLaunchKernelEx(&config, kernel, static_cast<Params>(args)...), "starting a kernel");
-  ctx.accelerator()->MarkBusy();
 }
 
 #endif
+
+// Among the device's own work.
+template <class... Params, class... Args>
+void Launch(void (*kernel)(Params...), const LaunchShape& shape, Context& ctx,
+            const Args&... args) {
+  LaunchOn(ctx.accelerator()->stream(), kernel, shape, args...);
+  ctx.accelerator()->MarkBusy();
+}
 
 // Calls fn(T{}) with the C++ type of F32 or BF16.
 template <class Fn>

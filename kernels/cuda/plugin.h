@@ -5,12 +5,9 @@
 #include <string>
 
 #include "kernels/backend.h"
+#include "kernels/device_collectives.h"
 
 namespace moebius {
-
-// Types of C++ pass between both, so they must be built from one source: their sizes tell.
-inline constexpr int64_t kCudaPluginLayout =
-    sizeof(Context) + 1000 * sizeof(Tensor) + 1000000 * sizeof(kernels::Backend);
 
 struct CudaPlugin {
   int64_t layout;  // kCudaPluginLayout of its code
@@ -21,7 +18,18 @@ struct CudaPlugin {
   // `end_process`: the program's EndProcess.
   std::shared_ptr<Accelerator> (*open)(int ordinal,
                                        void (*end_process)(const std::string&, int exit_code));
+
+  // How a device that it has opened talks to others, by NCCL, whose `library` dlopen is asked for.
+  // Null: it cannot be used, and `reason` says why.
+  std::shared_ptr<DeviceCollectives> (*open_collectives)(std::shared_ptr<Accelerator> device,
+                                                         const std::string& library,
+                                                         std::string* reason);
 };
+
+// Types of C++ pass between both, so they must be built from one source: their sizes tell.
+inline constexpr int64_t kCudaPluginLayout = sizeof(Context) + 1000 * sizeof(Tensor) +
+                                             1000000 * sizeof(kernels::Backend) +
+                                             1000000000 * int64_t{sizeof(CudaPlugin)};
 
 inline constexpr char kCudaPluginSymbol[] = "MoebiusCudaPlugin";
 using GetCudaPlugin = const CudaPlugin* (*)();

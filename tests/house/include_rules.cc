@@ -87,7 +87,7 @@ const std::vector<LibraryHome>& LibraryHomes() {
            R"((cuda|cublas|cudnn|cufft|curand|nvtx|device_launch|vector_types|mma).*\.h(pp)?|)"
            R"((cuda|cub|thrust|cutlass|cute|nvtx3|cooperative_groups)/.*|cooperative_groups\.h)"),
        {"kernels/cuda/"}},
-      {"NCCL", std::regex(R"(nccl.*\.h)"), {"parallel/nccl_communicator"}},
+      {"NCCL", std::regex(R"(nccl.*\.h)"), {"kernels/cuda/"}},
       {"MPI",
        std::regex(R"(mpi(-ext)?\.h)"),
        {"parallel/mpi_communicator", "launcher/", "tests/bench/"}},

@@ -79,7 +79,7 @@ TEST(LibraryHomes, EachLibraryIsFoundOutsideItsHome) {
 
 TEST(LibraryHomes, AtHomeIsAllowed) {
   EXPECT_THAT(HomesOf("kernels/cuda/gemm.cu", "cuda_bf16.h"), IsEmpty());
-  EXPECT_THAT(HomesOf("parallel/nccl_communicator.cc", "nccl.h"), IsEmpty());
+  EXPECT_THAT(HomesOf("kernels/cuda/nccl.cc", "nccl.h"), IsEmpty());
   EXPECT_THAT(HomesOf("parallel/mpi_communicator_test.cc", "mpi.h"), IsEmpty());
   EXPECT_THAT(HomesOf("launcher/start_up.cc", "mpi.h"), IsEmpty());
   EXPECT_THAT(HomesOf("launcher/job_service.cc", "grpcpp/grpcpp.h"), IsEmpty());

@@ -1,7 +1,9 @@
 #include "kernels/cuda/accelerator.h"
 
 #include <sys/mman.h>
+#include <unistd.h>
 
+#include <cstdlib>
 #include <cstring>
 
 #include "kernels/cuda/cuda.h"
@@ -10,14 +12,58 @@
 namespace moebius::cuda {
 namespace {
 
-class EmulatedDevice final : public Accelerator {
+using cuda_emulation::Stream;
+
+class EmulatedEvent final : public DeviceEvent {
  public:
+  EmulatedEvent(Stream& stream, Device& device) : event_(stream), device_(device) {}
+
+  bool IsDone() override { return event_.IsDone(); }
+  void HoldBackAccelerator() override {
+    HoldBack(*static_cast<Stream*>(device_.stream()));
+    device_.MarkBusy();
+  }
+  void HoldBack(Stream& stream) const {
+    stream.AddStep([event = event_] { return event.IsDone(); });
+  }
+
+ private:
+  const cuda_emulation::Event event_;
+  Device& device_;
+};
+
+class EmulatedSideStream final : public SideStream {
+ public:
+  EmulatedSideStream(cuda_emulation::Memory& memory, Device& device)
+      : stream_(memory), device_(device) {}
+
+  void* stream() override { return &stream_; }
+  void Follow(const DeviceEvent& event) override {
+    static_cast<const EmulatedEvent&>(event).HoldBack(stream_);
+  }
+  void Copy(const void* from, void* to, int64_t bytes) override {
+    stream_.Add([=] { std::memcpy(to, from, static_cast<size_t>(bytes)); });
+  }
+  std::unique_ptr<DeviceEvent> Mark() override {
+    return std::make_unique<EmulatedEvent>(stream_, device_);
+  }
+  void Finish() override { stream_.Run(); }
+
+ private:
+  Stream stream_;
+  Device& device_;
+};
+
+class EmulatedDevice final : public Device {
+ public:
+  explicit EmulatedDevice(int ordinal) : ordinal_(ordinal) {}
+
   std::string Describe() const override { return "a GPU played by the CPU"; }
 
   double PeakFlops(DType) const override { return 0; }
 
-  void* Map(int64_t bytes) override { return stream_.Map(bytes); }
-  void Unmap(void* memory, int64_t bytes) override { stream_.Unmap(memory, bytes); }
+  void* Map(int64_t bytes) override { return memory_.Map(bytes); }
+  void Unmap(void* memory, int64_t bytes) override { memory_.Unmap(memory, bytes); }
 
   void* MapHost(int64_t bytes) override {
     void* memory = ::mmap(nullptr, static_cast<size_t>(bytes), PROT_READ | PROT_WRITE,
@@ -40,16 +86,37 @@ class EmulatedDevice final : public Accelerator {
   void* stream() const override { return &stream_; }
   const kernels::Backend& kernels() const override { return kBackend; }
 
- private:
-  void WaitForWork() override { stream_.Run(); }
+  uint64_t number() const override {
+    return static_cast<uint64_t>(::getpid()) << 32 | static_cast<uint64_t>(ordinal_);
+  }
+  std::unique_ptr<DeviceEvent> Mark() override {
+    return std::make_unique<EmulatedEvent>(stream_, *this);
+  }
+  std::unique_ptr<SideStream> MakeSideStream() override {
+    return std::make_unique<EmulatedSideStream>(memory_, *this);
+  }
 
-  mutable cuda_emulation::Stream stream_;
+ private:
+  void WaitForWork() override {
+    BeforeWait();
+    stream_.Run();
+  }
+
+  const int ordinal_;
+  cuda_emulation::Memory memory_;
+  mutable Stream stream_{memory_};
 };
 
 }  // namespace
 
-int NumDevices(std::string*) { return 1; }
+// One, or as many as a test asks for.
+int NumDevices(std::string*) {
+  const char* count = std::getenv("MOEBIUS_EMULATED_GPUS");
+  return count == nullptr ? 1 : std::atoi(count);
+}
 
-std::shared_ptr<Accelerator> OpenDevice(int) { return std::make_shared<EmulatedDevice>(); }
+std::shared_ptr<Device> OpenDevice(int ordinal) {
+  return std::make_shared<EmulatedDevice>(ordinal);
+}
 
 }  // namespace moebius::cuda
