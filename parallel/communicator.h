@@ -21,13 +21,14 @@
 #include <vector>
 
 #include "core/tensor/tensor.h"
+#include "parallel/call.h"
+#include "parallel/message_transport.h"
 
 namespace moebius {
 
 // Elements that lie contiguously and outlive the operation they are passed to. Those of the host
-// any communicator takes; those of an accelerator one that says so
-// (parallel/staged_communicator.h). Those of a tensor on kMeta have no data: only a dry run's
-// communicator takes them.
+// any communicator takes; those of an accelerator one that says so (Takes). Those of a tensor on
+// kMeta have no data: only a dry run's communicator takes them.
 struct Elements {
   std::byte* data = nullptr;
   int64_t count = 0;
@@ -53,7 +54,10 @@ struct Elements {
     return {data, static_cast<size_t>(count * SizeOf(dtype))};
   }
   Elements Slice(int64_t begin, int64_t end) const {
-    return {data + begin * SizeOf(dtype), end - begin, dtype};
+    Elements part = *this;
+    part.data += begin * SizeOf(dtype);
+    part.count = end - begin;
+    return part;
   }
 };
 
@@ -127,10 +131,21 @@ class Communicator {
   virtual Handle Send(Elements x, int to) = 0;
   virtual Handle Receive(Elements x, int from) = 0;
 
+  // Whether elements may lie in the memory of `accelerator`.
+  virtual bool Takes(const Accelerator&) const { return false; }
+
+  // Starts an operation of this group that `carrier` carries out: it counts, is shown, is watched
+  // and fails as those above. `call`: without its numbers; `peer`: the other rank of a message.
+  virtual Handle Carry(Call call, int peer, std::unique_ptr<Transfer> carrier);
+
   // Every rank of this group calls it, and passes the ranks (of this group) that its own new group
   // has, itself among them, in ascending order; blocks. The new group must not outlive the world.
   virtual std::unique_ptr<Communicator> Split(const std::vector<int>& ranks,
                                               const std::string& name) = 0;
 };
+
+inline Handle Communicator::Carry(Call call, int, std::unique_ptr<Transfer>) {
+  CHECK(false) << "group " << name() << " carries no " << call.ToString();
+}
 
 }  // namespace moebius

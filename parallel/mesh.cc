@@ -62,7 +62,9 @@ absl::StatusOr<std::unique_ptr<Mesh>> Mesh::Create(
     const std::shared_ptr<Accelerator>& accelerator) {
   ASSIGN_OR_RETURN(const MeshPosition at, PositionOf(sizes, world.rank(), world.size()));
   std::unique_ptr<Communicator> staged;
-  if (accelerator != nullptr) staged = std::make_unique<StagedCommunicator>(world, accelerator);
+  if (accelerator != nullptr && !world.Takes(*accelerator)) {
+    staged = std::make_unique<StagedCommunicator>(world, accelerator);
+  }
   auto mesh = std::unique_ptr<Mesh>(new Mesh(sizes, at, world, std::move(staged)));
   for (int axis = 0; axis < kNumAxes; ++axis) mesh->MakeGroup({static_cast<Axis>(axis)});
   mesh->MakeGroup({Axis::kContext, Axis::kTensor});

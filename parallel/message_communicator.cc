@@ -194,6 +194,17 @@ Handle MessageCommunicator::Receive(Elements x, int from) {
                  [=](MessageOperation& operation) { operation.Receive(from, {.elements = x}); });
 }
 
+Handle MessageCommunicator::Carry(Call call, int peer, std::unique_ptr<Transfer> carrier) {
+  if (call.is_message()) {
+    call.root = members()[peer];
+    call.sequence = ++(call.collective == Collective::kSend ? sent_ : received_)[peer];
+  }
+  const auto held = std::make_shared<std::unique_ptr<Transfer>>(std::move(carrier));
+  return RunOnce(call, [=](MessageOperation& operation) {
+    operation.Carry(call.is_message() ? peer : MessageOperation::kEveryone, std::move(*held));
+  });
+}
+
 std::unique_ptr<Communicator> MessageCommunicator::Split(const std::vector<int>& ranks,
                                                          const std::string& name) {
   // The new group's number: one that is free on all ranks of this group.

@@ -41,6 +41,7 @@ class MessageCommunicator final : public Communicator {
   Handle Receive(Elements x, int from) override;
   std::unique_ptr<Communicator> Split(const std::vector<int>& ranks,
                                       const std::string& name) override;
+  Handle Carry(Call call, int peer, std::unique_ptr<Transfer> carrier) override;
 
  private:
   // Starts an operation; its numbers are added to `call`.

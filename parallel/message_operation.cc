@@ -88,7 +88,13 @@ std::vector<int> MessageOperation::Missing(const Board& board) const {
     if (board.Latest(member, group_.number) < call_.sequence) missing.push_back(member);
   }
   if (!missing.empty()) return missing;
-  for (const auto& message : underway_) missing.push_back(group_.members[message.peer]);
+  for (const auto& message : underway_) {
+    for (int r = 0; r < group_.size(); ++r) {
+      if (r == message.peer || (message.peer == kEveryone && r != group_.rank)) {
+        missing.push_back(group_.members[r]);
+      }
+    }
+  }
   std::ranges::sort(missing);
   missing.erase(std::ranges::unique(missing).begin(), missing.end());
   return missing;
@@ -103,6 +109,10 @@ int MessageOperation::Tag(int round) const {
 }
 
 absl::Status MessageOperation::Describe(int peer, const absl::Status& error) const {
+  if (peer == kEveryone) {
+    return absl::InternalError(
+        absl::StrCat(Title(), ": rank ", group_.progress->world_rank(), ": ", error.message()));
+  }
   return absl::InternalError(absl::StrCat(Title(), ": rank ", group_.progress->world_rank(),
                                           " and rank ", group_.members[peer], ": ",
                                           error.message()));

@@ -46,6 +46,10 @@ class MessageOperation final : public Operation, public Pending {
   void Send(int to, const Message& message);  // unless it is empty
   void Receive(int from, const Message& message);
 
+  // What others carry out, with `peer` or, if that is kEveryone, with all.
+  static constexpr int kEveryone = -1;
+  void Carry(int peer, std::unique_ptr<Transfer> transfer) { Add(peer, {}, std::move(transfer)); }
+
   const MessageGroup& ranks() const { return group_; }
   int num_stages() const { return num_stages_; }
 
@@ -64,6 +68,9 @@ class MessageOperation final : public Operation, public Pending {
   absl::StatusOr<bool> Advance() override;
   std::optional<std::string> Mismatch(const Board& board) const override;
   std::vector<int> Missing(const Board& board) const override;
+  void Abandon() override {
+    for (const Underway& message : underway_) message.transfer->Abandon();
+  }
 
  private:
   struct Underway {

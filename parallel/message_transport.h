@@ -17,6 +17,8 @@ class Transfer {
   // True when the memory is free again (a send) or filled (a receive). An error says why the two
   // sides do not fit.
   virtual absl::StatusOr<bool> Poll() = 0;
+  // The process is about to end: what it would still do is given up, in bounded time.
+  virtual void Abandon() {}
 };
 
 // Messages within one group, of at least a byte. Ranks are those of the group, and not the own one.

@@ -4,7 +4,9 @@
 
 #include <algorithm>
 #include <thread>
+#include <utility>
 
+#include "absl/cleanup/cleanup.h"
 #include "core/base/check.h"
 #include "parallel/wait_report.h"
 
@@ -76,6 +78,8 @@ void Progress::Start(std::shared_ptr<Pending> operation) {
 }
 
 void Progress::Poll() {
+  if (std::exchange(polling_, true)) return;
+  const absl::Cleanup ends = [this] { polling_ = false; };
   for (size_t i = 0; i < pending_.size();) {
     const absl::StatusOr<bool> done = pending_[i]->Advance();
     if (!done.ok()) {
@@ -153,6 +157,7 @@ std::string Progress::WhoIsMissing(const Pending& operation) const {
 void Progress::Fail(const std::string& sentence) const {
   if (options_.on_failure != nullptr) options_.on_failure(sentence);
   board_->SetFailed(world_rank_);
+  for (const auto& operation : pending_) operation->Abandon();
   EndProcess(sentence, 1);
 }
 

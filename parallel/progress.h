@@ -65,6 +65,9 @@ class Pending {
   // The ranks of the world that have not started it; or if all have, those whose messages are
   // under way.
   virtual std::vector<int> Missing(const Board& board) const = 0;
+
+  // The process is about to end, for this operation or another.
+  virtual void Abandon() {}
 };
 
 // Told on the thread of the rank. Whatever the rank starts, polls or waits for, all that it has
@@ -95,7 +98,7 @@ class Progress {
   Arena& arena() { return arena_; }
 
   void Start(std::shared_ptr<Pending> operation);
-  void Poll();  // lets every started operation go on
+  void Poll();  // lets every started operation go on; within one that goes on: nothing
   bool IsDone(const Pending& operation) const;
   void Wait(const Pending& operation);  // returns when it is done, or ends the process
 
@@ -116,6 +119,7 @@ class Progress {
   int64_t order_ = 0;
   int next_group_ = 0;
   std::vector<std::shared_ptr<Pending>> pending_;
+  bool polling_ = false;
   std::optional<Clock::time_point> stopping_since_;  // asked to stop, as this rank noticed
   Clock::time_point next_told_;                      // that a wait is stuck
 };

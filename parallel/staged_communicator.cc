@@ -84,6 +84,10 @@ StagedCommunicator::StagedCommunicator(std::unique_ptr<Communicator> host,
 
 StagedCommunicator::~StagedCommunicator() = default;
 
+bool StagedCommunicator::Takes(const Accelerator& accelerator) const {
+  return &accelerator == staging_->accelerator.get();
+}
+
 Handle StagedCommunicator::AllReduce(Elements x) {
   if (!staging_->Stages(x)) return host_.AllReduce(x);
   if (size() == 1) return Handle();

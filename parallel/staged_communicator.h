@@ -23,6 +23,8 @@ class StagedCommunicator final : public Communicator {
   int rank() const override { return host_.rank(); }
   const std::vector<int>& members() const override { return host_.members(); }
 
+  bool Takes(const Accelerator& accelerator) const override;
+
   Handle AllReduce(Elements x) override;
   Handle AllReduceMax(Elements x) override;
   Handle AllGather(Elements mine, Elements all) override;
