@@ -1,8 +1,11 @@
 #include "launcher/device.h"
 
+#include <algorithm>
 #include <span>
+#include <vector>
 
 #include "kernels/open_cuda.h"
+#include "parallel/device_communicator.h"
 
 namespace moebius {
 namespace {
@@ -48,6 +51,32 @@ absl::StatusOr<Context::Options> OnDevice(const DeviceChoice& choice,
   options.chunk_elements = kCudaChunkElements;
   ASSIGN_OR_RETURN(options.accelerator, OpenCuda(plugin_path, options.device.ordinal));
   return options;
+}
+
+DeviceWorld ConnectDevices(const Context::Options& options, const std::string& plugin_path,
+                           Communicator& world) {
+  if (options.accelerator == nullptr || world.size() == 1) return {};
+  const auto collectives = OpenDeviceCollectives(plugin_path, options.accelerator);
+  int64_t mine[] = {collectives.ok(), 0};
+  if (collectives.ok()) mine[1] = static_cast<int64_t>((*collectives)->device_number());
+  std::vector<int64_t> all(2 * world.size()), devices;
+  world.AllGather(std::span(mine), std::span(all)).Wait();
+
+  const std::string by_host = "exchanges: by way of the host's memory";
+  for (int r = 0; r < world.size(); ++r) {
+    devices.push_back(all[2 * r + 1]);
+    if (all[2 * r] != 0) continue;
+    return {nullptr, absl::StrCat(by_host, " (no NCCL on rank ", r, collectives.ok() ? "" : ": ",
+                                  collectives.status().message(), ")")};
+  }
+  std::ranges::sort(devices);
+  if (std::ranges::adjacent_find(devices) != devices.end()) {
+    return {nullptr,
+            absl::StrCat(by_host, " (ranks share a GPU, and NCCL takes one rank on each)")};
+  }
+  return {std::make_unique<DeviceCommunicator>(world, options.accelerator, *collectives),
+          absl::StrCat("exchanges: ", (*collectives)->Describe(),
+                       ", as every rank has a GPU of its own")};
 }
 
 }  // namespace moebius

@@ -67,9 +67,11 @@ double TotalPeakFlops(Session& session) {
   return peak;
 }
 
-std::string DeviceSentence(const DeviceChoice& choice, const Context& context) {
+std::string DeviceSentence(const DeviceChoice& choice, const Context& context,
+                           const DeviceWorld& devices) {
   if (context.accelerator() == nullptr) return choice.sentence;
-  return absl::StrCat(choice.sentence, ": ", context.accelerator()->Describe());
+  return absl::StrCat(choice.sentence, ": ", context.accelerator()->Describe(),
+                      devices.sentence.empty() ? "" : "; ", devices.sentence);
 }
 
 // The run of one rank, from opening the data to the last checkpoint.
@@ -86,7 +88,9 @@ absl::StatusOr<TrainOutcome> TrainRank(const RunConfig& config, const TrainFlags
                                    .host_budget_bytes = config.run().host_memory_bytes(),
                                    .observer = trace});
   RETURN_IF_ERROR(Agree(world, resources.status()));
-  auto session = Session::Create(config, world, *dataset, *resources, trace);
+  const DeviceWorld devices = ConnectDevices(*resources, CudaPluginPath(), world);
+  auto session = Session::Create(config, devices.world != nullptr ? *devices.world : world,
+                                 *dataset, *resources, trace);
   RETURN_IF_ERROR(Agree(world, session.status()));
 
   const bool first_here = world.rank() == 0 || flags.ranks == 1;  // threads share the signals
@@ -94,7 +98,7 @@ absl::StatusOr<TrainOutcome> TrainRank(const RunConfig& config, const TrainFlags
       {.checkpoint_directory = RunPaths{config.run().dir()}.checkpoints(),
        .resume_from = flags.checkpoint,
        .config_text = PrintConfig(config),
-       .device = DeviceSentence(device, (*session)->context()),
+       .device = DeviceSentence(device, (*session)->context(), devices),
        .peak_flops = TotalPeakFlops(**session),
        .run = run,
        .take_request = [=] { return first_here ? TakeRequest() : Request::kNone; },

@@ -9,6 +9,7 @@ import unittest
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 from program import PROGRAM, Case, steps  # noqa: E402
 
+FAKE_NCCL = os.path.abspath("kernels/cuda/emulation/libnccl_fake.so")
 EMULATED_GPU = os.path.abspath("kernels/cuda/libmoebius_cuda_emulated.so")
 HAS_GPU = os.path.exists("/dev/nvidia0")
 
@@ -43,6 +44,10 @@ class EmulatedGpuTest(Case):
         shutil.copy(os.path.realpath(PROGRAM), cls.program)
         shutil.copy(EMULATED_GPU, cls.program.parent / "libmoebius_cuda.so")
 
+        cls.nccl = cls.folder / "nccl"
+        cls.nccl.mkdir()
+        shutil.copy(FAKE_NCCL, cls.nccl / "libnccl.so.2")
+
     def curve(self, device, precision, *arguments, **values):
         run = self.folder / f"{device}_{precision}_{len(values)}"
         done = self.train(run, *arguments, launch=(self.program,), run__device=device,
@@ -65,6 +70,40 @@ class EmulatedGpuTest(Case):
 
     def test_ranks_that_share_a_gpu_train_as_those_on_cores(self):
         self.check_curves("FP32", 1e-5, "--ranks", 2, parallel__expert_size=2)
+
+    def two_ranks(self, gpus, nccl, **values):
+        """Training on 2 ranks that see so many GPUs, with a folder where NCCL may be."""
+        environment = {**os.environ, "MOEBIUS_EMULATED_GPUS": str(gpus),
+                       "LD_LIBRARY_PATH": str(nccl)}
+        run = self.folder / f"two_ranks_{gpus}_{nccl.name}_{'_'.join(values)}"
+        done = self.train(run, "--ranks", 2, launch=(self.program,), run__device="CUDA",
+                          train__num_steps=4, optimizer__warmup_steps=1,
+                          options={"env": environment},
+                          **{"precision__compute": "FP32", **values})
+        return done.stdout, [step["loss"] for step in steps(run)]
+
+    def test_ranks_with_a_gpu_each_exchange_by_nccl_what_others_exchange_by_the_host(self):
+        for values in ({"parallel__expert_size": 2}, {"parallel__tensor_size": 2},
+                       {"parallel__zero_stage": 3}, {"parallel__pipeline_size": 2}):
+            with self.subTest(**values):
+                by_nccl, ours = self.two_ranks(2, self.nccl, **values)
+                by_host, theirs = self.two_ranks(1, self.nccl, **values)
+                self.assertIn("exchanges: NCCL 2.28.9, as every rank has a GPU of its own", by_nccl)
+                self.assertIn("exchanges: by way of the host's memory (ranks share a GPU", by_host)
+                self.assertEqual(ours, theirs, "sums are taken in one order, wherever")
+
+    def test_experts_on_two_gpus_train_as_on_cores(self):
+        _, gpu = self.two_ranks(2, self.nccl, parallel__expert_size=2, run__threads_per_rank=1)
+        cpu = self.curve("CPU", "FP32", "--ranks", 2, parallel__expert_size=2)
+        for ours, theirs in zip(gpu, cpu, strict=True):
+            self.assertLess(abs(ours - theirs) / theirs, 1e-5)
+
+    def test_without_nccl_the_log_says_so(self):
+        broken = self.folder / "broken"
+        broken.mkdir()
+        (broken / "libnccl.so.2").write_text("not a library")
+        log, _ = self.two_ranks(2, broken, parallel__expert_size=2)
+        self.assertRegex(log, r"by way of the host's memory \(no NCCL on rank 0: .*libnccl.so.2")
 
 
 if __name__ == "__main__":
