@@ -19,14 +19,23 @@
 //                                            landed included, can be read by tensor cores
 //   void WgmmaFence()                        before the first product on registers that were
 //                                            touched otherwise
-//   void Wgmma<kTransposedA, kTransposedB>(float (&d)[N / 2], uint64_t a, uint64_t b)
-//                                            d += a b: 64 x 16 times 16 x N of BF16, begun by the
-//                                            128 threads of a warpgroup, each with its part of d
-//                                            (AccumulatorRow, AccumulatorColumn)
+//   void Wgmma<kTransposedA, kTransposedB>(float (&d)[N / 2], uint64_t a, uint64_t b, bool add)
+//                                            d += a b, or d = a b unless `add` (by default it is):
+//                                            64 x 16 times 16 x N of BF16, begun by the 128 threads
+//                                            of a warpgroup, each with its part of d
+//                                            (AccumulatorRow, AccumulatorColumn); N is 64, 128, 256
+//   void Wgmma<kTransposedB>(float (&d)[N / 2], const uint32_t (&a)[4], uint64_t b)
+//                                            d += a b, with the thread's part of a in registers
+//                                            (PackOperand); N is 64 or 128
 //   void WgmmaCommit()                       the thread's products so far are a group
-//   void WgmmaWait<n>()                      all groups but the last n are done
-//   void Settle(float (&d)[n])               behind WgmmaWait<0>: d can be read
+//   void WgmmaWait<n>()                      all groups but the last n are done: their d may be
+//                                            read, and their registers written
+//   void Settle(float (&d)[n])               behind WgmmaWait, before d is read
+//   void DropRegisters<n>(), RaiseRegisters<n>()
+//                                            by a whole warpgroup: each of its threads has n from
+//                                            now on, of those that the block began with
 //   uint32_t PackBF16(float low, float high)
+//   float Exp2(float x)                      2^x to 2 units in the last place; 0 below 2^-126
 //
 // MOEBIUS_HOPPER is defined where they exist. Device code is compiled for other chips as well,
 // where kernels made of them are empty and never started.
@@ -69,6 +78,13 @@ __device__ __forceinline__ int AccumulatorRow(int i) {
 }
 __device__ __forceinline__ int AccumulatorColumn(int i) {
   return i / 4 * 8 + LaneIndex() % 4 * 2 + i % 2;
+}
+
+// Columns 16 k .. 16 k + 15 of a thread's d, rounded: the a of another product, 16 deep.
+template <int n>
+__device__ __forceinline__ void PackOperand(const float (&d)[n], int k, uint32_t (&a)[4]) {
+  const auto pair = [&](int i) { return PackBF16(d[8 * k + 2 * i], d[8 * k + 2 * i + 1]); };
+  a[0] = pair(0), a[1] = pair(1), a[2] = pair(2), a[3] = pair(3);
 }
 
 }  // namespace moebius::cuda

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <vector>
@@ -75,12 +76,12 @@ std::vector<float> Multiply(Step without) {
   return d;
 }
 
-void ExpectProduct(const std::vector<float>& d) {
+void ExpectProduct(const std::vector<float>& d, int columns = kColumns) {
   for (int row = 0; row < 64; ++row) {
-    for (int column = 0; column < kColumns; ++column) {
+    for (int column = 0; column < columns; ++column) {
       float sum = 0;
       for (int k = 0; k < kDepth; ++k) sum += ValueOfA(row, k) * ValueOfB(column, k);
-      ASSERT_EQ(d[row * kColumns + column], sum) << row << ", " << column;
+      ASSERT_EQ(d[row * columns + column], sum) << row << ", " << column;
     }
   }
 }
@@ -90,6 +91,59 @@ TEST(Wgmma, MultipliesOperandsOfAnyMajorness) {
   ExpectProduct(Multiply<false, true>(Step::kNone));
   ExpectProduct(Multiply<true, false>(Step::kNone));
   ExpectProduct(Multiply<true, true>(Step::kNone));
+}
+
+// What stands in registers: [64, kDepth] as Wgmma reads it, from sums laid out as it leaves them.
+template <int kColumns>
+void ExpectProductOfRegisters() {
+  std::vector<float> d(64 * kColumns);
+  cuda_emulation::Run(1, kWarpgroup, (64 + 128) * kLineBytes + kAtomBytes, [&] {
+    unsigned char* const b = Stage();
+    CopyLines(b, kColumns, [](int line, int i) { return ValueOfB(line, i); });
+    CommitCopies();
+    WaitCopies<0>();
+    FenceAsyncProxy();
+    __syncthreads();
+    float a[kDepth / 2], sums[kColumns / 2] = {};
+    for (int i = 0; i < kDepth / 2; ++i) a[i] = ValueOfA(AccumulatorRow(i), AccumulatorColumn(i));
+    uint32_t operands[kDepth / 16][4];
+    for (int k = 0; k < kDepth / 16; ++k) PackOperand(a, k, operands[k]);
+    WgmmaFence();
+    for (int k = 0; k < kDepth / 16; ++k) {
+      Wgmma<false>(sums, operands[k], Further(MatrixDescriptor(b, kChunk), k * 32));
+    }
+    WgmmaCommit();
+    WgmmaWait<0>();
+    for (int i = 0; i < kColumns / 2; ++i) {
+      d[AccumulatorRow(i) * kColumns + AccumulatorColumn(i)] = sums[i];
+    }
+  });
+  ExpectProduct(d, kColumns);
+}
+
+TEST(Wgmma, MultipliesAnOperandInRegisters) {
+  ExpectProductOfRegisters<64>();
+  ExpectProductOfRegisters<128>();
+}
+
+TEST(Wgmma, AddsToWhatIsThereUnlessToldNotTo) {
+  cuda_emulation::Run(1, kWarpgroup, kSharedBytes, [] {
+    unsigned char *const a = Stage(), *const b = a + kChunk;
+    Copy<false, false>(a, b);
+    WaitCopies<0>();
+    FenceAsyncProxy();
+    __syncthreads();
+    float sums[2][kColumns / 2];
+    for (auto& of_half : sums) std::fill_n(of_half, kColumns / 2, 1000.0f);
+    WgmmaFence();
+    for (int i = 0; i < 2; ++i) {
+      Wgmma<false, false>(sums[i], MatrixDescriptor(a, kChunk), MatrixDescriptor(b, kChunk),
+                          i == 1);
+    }
+    WgmmaCommit();
+    WgmmaWait<0>();
+    for (int i = 0; i < kColumns / 2; ++i) EXPECT_EQ(sums[0][i] + 1000, sums[1][i]);
+  });
 }
 
 // Bits of the PTX ISA: start address, leading and stride byte offset in 16 bytes, swizzle.
@@ -130,6 +184,26 @@ TEST(WgmmaDeathTest, RefusesToOverwriteAnOperandInUse) {
     });
   };
   EXPECT_DEATH(run(), "may still read");
+}
+
+TEST(WgmmaDeathTest, RefusesToOverwriteRegistersInUse) {
+  const auto run = [] {
+    cuda_emulation::Run(1, kWarpgroup, kSharedBytes, [] {
+      unsigned char *const a = Stage(), *const b = a + kChunk;
+      float sums[kColumns / 2] = {};
+      uint32_t operand[4] = {};
+      Copy<false, false>(a, b);
+      WaitCopies<0>();
+      FenceAsyncProxy();
+      __syncthreads();
+      WgmmaFence();
+      Wgmma<false>(sums, operand, MatrixDescriptor(b, kChunk));
+      WgmmaCommit();
+      operand[2] = 1;
+      WgmmaWait<0>();
+    });
+  };
+  EXPECT_DEATH(run(), "changed before");
 }
 
 TEST(Barrier, CompletesPhasesInTurn) {

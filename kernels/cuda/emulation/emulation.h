@@ -85,6 +85,11 @@ unsigned __match_any_sync(unsigned, T value) {
   }
   return alike;
 }
+inline int __all_sync(unsigned, int predicate) {
+  int all = predicate != 0 ? 1 : 0;
+  for (int mask = 16; mask > 0; mask /= 2) all &= __shfl_xor_sync(0xFFFFFFFFu, all, mask);
+  return all;
+}
 inline float __fdividef(float a, float b) { return a / b; }
 inline float __expf(float x) { return std::exp(x); }
 inline int __popc(unsigned bits) { return __builtin_popcount(bits); }

@@ -29,10 +29,10 @@ struct Copy {
   std::array<std::byte, kCell> bytes;
 };
 
-// What 128 threads have begun together. Values as the descriptors say when the first of them came.
+// What 128 threads have begun together. Values as the descriptors say when the first of them came,
+// and as registers say when their thread came.
 struct Product {
-  WgmmaOperand a, b;
-  int columns;
+  WgmmaProduct what;
   std::vector<float> a_values = {}, b_values = {};  // [kRows, kDepth], [columns, kDepth]
   std::vector<int64_t> cells = {};                  // of which it reads
   int threads_left = kWarpgroup;
@@ -41,6 +41,13 @@ struct Product {
 struct Warpgroup {
   std::deque<Product> products;
   int64_t first = 0;  // products.front() is its product number `first`
+};
+
+// A thread's part of a product.
+struct Part {
+  float* d;
+  const uint32_t* a;  // registers; or null
+  std::array<uint32_t, 4> a_values;
 };
 
 // Registers of a thread that products write.
@@ -55,9 +62,9 @@ struct Thread {
   std::deque<std::vector<Copy>> groups;
   std::vector<int64_t> landed;  // cells that no fence has shown yet
 
-  int64_t begun = 0, done = 0;      // products
-  std::deque<int64_t> group_ends;   // of products
-  std::deque<float*> registers_of;  // of products done, done + 1, ...
+  int64_t begun = 0, done = 0;     // products
+  std::deque<int64_t> group_ends;  // of products
+  std::deque<Part> parts;          // of products done, done + 1, ...
   std::vector<Accumulator> accumulators;
   bool fenced = false;
 };
@@ -157,22 +164,44 @@ float Dot(const float* a, const float* b) {
   return sums[0];
 }
 
+// Of the thread's part of d, and of a.
+int FirstRow() { return ThreadIndex() % kWarpgroup / 32 * 16 + Lane() / 4; }
+int FirstColumn() { return Lane() % 4 * 2; }
+
+// The fragment of 64 x 16 numbers: registers hold pairs of a row, then of the row 8 below, and both
+// again 8 columns further.
+Part PartOf(float* d, const uint32_t* a, Product& product) {
+  if (a == nullptr) return {d, nullptr, {}};
+  Part part = {d, a, {a[0], a[1], a[2], a[3]}};
+  product.a_values.resize(kRows * kDepth);
+  for (int i = 0; i < 8; ++i) {
+    const int row = FirstRow() + i / 2 % 2 * 8, k = FirstColumn() + i / 4 * 8 + i % 2;
+    BF16 value;
+    value.bits = static_cast<uint16_t>(part.a_values[i / 2] >> i % 2 * 16);
+    product.a_values[row * kDepth + k] = static_cast<float>(value);
+  }
+  return part;
+}
+
 // The thread's part of its oldest product.
 void Complete(Thread& thread) {
   Block& block = ThisBlock();
   Warpgroup& warpgroup = block.warpgroups[ThreadIndex() / kWarpgroup];
   Product& product = warpgroup.products[thread.done - warpgroup.first];
-  Accumulator& d = AccumulatorAt(thread.registers_of.front(), 0, thread);
-  const int lane = Lane(), first_row = ThreadIndex() % kWarpgroup / 32 * 16 + lane / 4;
+  const Part& part = thread.parts.front();
+  CHECK(part.a == nullptr || std::equal(part.a, part.a + 4, part.a_values.begin()))
+      << "registers of an operand changed before the product was done";
+  Accumulator& d = AccumulatorAt(part.d, 0, thread);
   for (int i = 0; i < std::ssize(d.values); ++i) {
-    const int row = first_row + i / 2 % 2 * 8, column = i / 4 * 8 + lane % 4 * 2 + i % 2;
+    const int row = FirstRow() + i / 2 % 2 * 8, column = FirstColumn() + i / 4 * 8 + i % 2;
+    if (!product.what.add) d.values[i] = 0;
     d.values[i] += Dot(&product.a_values[row * kDepth], &product.b_values[column * kDepth]);
   }
   if (--d.pending == 0) {
     std::copy(d.values.begin(), d.values.end(), d.registers);
     thread.accumulators.erase(thread.accumulators.begin() + (&d - thread.accumulators.data()));
   }
-  thread.registers_of.pop_front();
+  thread.parts.pop_front();
   ++thread.done;
   if (--product.threads_left > 0) return;
   for (const int64_t cell : product.cells) --block.cells[cell].readers;
@@ -201,7 +230,7 @@ void BeginAsync(int threads, int64_t shared_bytes) {
 void EndAsync() {
   for (const Thread& thread : ThisBlock().threads) {
     CHECK(thread.open.empty() && thread.groups.empty()) << "a thread left copies in flight";
-    CHECK(thread.registers_of.empty()) << "a thread left products in flight";
+    CHECK(thread.parts.empty()) << "a thread left products in flight";
   }
 }
 
@@ -276,22 +305,22 @@ void FenceAsyncProxy() {
 
 void WgmmaFence() { ThisThread().fenced = true; }
 
-void Wgmma(float* d, int columns, const WgmmaOperand& a, const WgmmaOperand& b) {
+void Wgmma(const WgmmaProduct& what, float* d, const uint32_t* a_registers) {
   Thread& thread = ThisThread();
   Warpgroup& warpgroup = ThisBlock().warpgroups[ThreadIndex() / kWarpgroup];
   const int64_t index = thread.begun++ - warpgroup.first;
   if (index == std::ssize(warpgroup.products)) {
-    Product product = {.a = a, .b = b, .columns = columns};
-    Decode(a, kRows, product.a_values, product);
-    Decode(b, columns, product.b_values, product);
+    Product product = {.what = what};
+    if (what.a) Decode(*what.a, kRows, product.a_values, product);
+    Decode(what.b, what.columns, product.b_values, product);
     warpgroup.products.push_back(std::move(product));
     ++num_products;
   }
-  const Product& product = warpgroup.products[index];
-  CHECK(product.a == a && product.b == b && product.columns == columns)
-      << "threads of a warpgroup differ in a product";
-  ++AccumulatorAt(d, columns / 2, thread).pending;
-  thread.registers_of.push_back(d);
+  Product& product = warpgroup.products[index];
+  CHECK(product.what == what) << "threads of a warpgroup differ in a product";
+  CHECK(what.a || thread.fenced) << "registers go into a product without wgmma.fence";
+  ++AccumulatorAt(d, what.columns / 2, thread).pending;
+  thread.parts.push_back(PartOf(d, a_registers, product));
 }
 
 void WgmmaCommit() {
@@ -299,8 +328,10 @@ void WgmmaCommit() {
   thread.group_ends.push_back(thread.begun);
 }
 
+// Between two barriers: each lane has begun what is computed, and has computed its part.
 void WgmmaWait(int left) {
   Thread& thread = ThisThread();
+  WarpBarrier();
   for (; std::ssize(thread.group_ends) > left; thread.group_ends.pop_front()) {
     while (thread.done < thread.group_ends.front()) Complete(thread);
   }

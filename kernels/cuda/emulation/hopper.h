@@ -5,16 +5,19 @@
 //  * a product reads shared memory that nothing was copied to, whose copy has not landed, or which
 //    no fence has shown to the tensor cores;
 //  * a copy overwrites what a product that is not done may read;
-//  * registers go into a product without a fence, or a warpgroup's threads differ in what they say;
+//  * registers go into a product without a fence, or change before it is done, or a warpgroup's
+//    threads differ in what they say;
 //  * a thread ends before its copies have landed and its products are done.
 //
 // Dynamic shared memory is unknown (NaN) when a block begins.
 #pragma once
 
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <optional>
 
 #include "core/tensor/dtype.h"
 #include "kernels/cuda/emulation/emulation.h"
@@ -43,7 +46,15 @@ struct WgmmaOperand {
   bool transposed;
   bool operator==(const WgmmaOperand&) const = default;
 };
-void Wgmma(float* d, int columns, const WgmmaOperand& a, const WgmmaOperand& b);
+// Which the threads of a warpgroup must agree about.
+struct WgmmaProduct {
+  std::optional<WgmmaOperand> a;  // or in registers
+  WgmmaOperand b;
+  int columns;
+  bool add;
+  bool operator==(const WgmmaProduct&) const = default;
+};
+void Wgmma(const WgmmaProduct& product, float* d, const uint32_t* a_registers);
 
 // Products begun by warpgroups of this process.
 int64_t NumProducts();
@@ -76,11 +87,25 @@ void WgmmaWait() {
 template <int n>
 void Settle(float (&)[n]) {}
 template <bool kTransposedA, bool kTransposedB, int n>
-void Wgmma(float (&d)[n], uint64_t a, uint64_t b) {
-  cuda_emulation::Wgmma(d, 2 * n, {a, kTransposedA}, {b, kTransposedB});
+void Wgmma(float (&d)[n], uint64_t a, uint64_t b, bool add = true) {
+  cuda_emulation::Wgmma(
+      {cuda_emulation::WgmmaOperand{a, kTransposedA}, {b, kTransposedB}, 2 * n, add}, d, nullptr);
+}
+template <bool kTransposedB, int n>
+void Wgmma(float (&d)[n], const uint32_t (&a)[4], uint64_t b) {
+  cuda_emulation::Wgmma({std::nullopt, {b, kTransposedB}, 2 * n, true}, d, a);
+}
+template <int n>
+void DropRegisters() {
+  static_assert(n % 8 == 0 && 24 <= n && n <= 256);
+}
+template <int n>
+void RaiseRegisters() {
+  static_assert(n % 8 == 0 && 24 <= n && n <= 256);
 }
 inline uint32_t PackBF16(float low, float high) {
   return uint32_t{BF16(high).bits} << 16 | BF16(low).bits;
 }
+inline float Exp2(float x) { return x < -126.0f ? 0.0f : std::exp2(x); }
 
 }  // namespace moebius::cuda
