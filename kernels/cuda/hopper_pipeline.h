@@ -19,62 +19,19 @@
 // multiplied.
 #pragma once
 
-#include "kernels/cuda/hopper.h"
+#include "kernels/cuda/hopper_ring.h"
 #include "kernels/cuda/products.h"
 
 namespace moebius::cuda {
 
-inline constexpr int kHopperRows = 128, kHopperDepth = 64;  // of a tile; of a slice
-inline constexpr int kConsumers = kHopperRows / 64;         // warpgroups
-inline constexpr int kHopperThreads = (kConsumers + 1) * kWarpgroup;
-inline constexpr int kInstructionDepth = 16;  // of Wgmma
+inline constexpr int kHopperDepth = 64;  // of a slice
 
 // Stages: an operand of R rows or columns takes R lines. Not transposed, line r is the slice of row
 // r; transposed, every 64 columns have a line for each of the slice's 64 depths.
-inline constexpr int kChunkBytes = 64 * kLineBytes;  // 64 rows or columns
 inline constexpr int kOperandABytes = kHopperRows * kLineBytes;
 
 template <int kColumns>
-struct Ring {
-  static constexpr int kStages = kColumns == 256 ? 4 : 6;
-  static constexpr int kStageBytes = (kHopperRows + kColumns) * kLineBytes;
-  static constexpr int kBytes = kStages * kStageBytes;
-
-  uint64_t full[kStages], empty[kStages];  // barriers
-
-  // By one thread; the others wait for it before they come.
-  __device__ void Open() {
-    for (int i = 0; i < kStages; ++i) {
-      InitBarrier(&full[i], kWarpgroup / kWarp);
-      InitBarrier(&empty[i], kConsumers * kWarpgroup / kWarp);
-    }
-  }
-};
-
-// Where a warpgroup stands in the ring.
-template <int kColumns>
-struct RingPlace {
-  int stage = 0;
-  uint32_t parity = 0;
-
-  __device__ __forceinline__ void Advance() {
-    if (++stage < Ring<kColumns>::kStages) return;
-    stage = 0, parity ^= 1;
-  }
-};
-
-// A copying thread brings one cell of lines Line(), Line() + 16, ...
-inline constexpr int kCells = kLineBytes / kCellBytes, kNumbersOfCell = kCellBytes / 2;
-inline constexpr int kLinesAtOnce = kWarpgroup / kCells;
-__device__ __forceinline__ int CopyCell() { return static_cast<int>(threadIdx.x) % kCells; }
-__device__ __forceinline__ int CopyLine() {
-  return static_cast<int>(threadIdx.x) % kWarpgroup / kCells;
-}
-// In a chunk: that of line CopyLine() + kLinesAtOnce * i.
-__device__ __forceinline__ int CopyPlace(int i) {
-  return (CopyLine() + kLinesAtOnce * i) * kLineBytes +
-         SwizzledCell(CopyLine(), CopyCell()) * kCellBytes;
-}
+using SliceRing = Ring<(kColumns == 256 ? 4 : 6), (kHopperRows + kColumns) * kLineBytes>;
 
 // Where rows r, r + kLinesAtOnce, ... stand, or the last one instead of those behind it: read
 // together, without branches.
@@ -168,79 +125,51 @@ class ColumnSlices {
   int64_t row_[kEach];
 };
 
-// What the copying warpgroup does. A stage is handed over when the two behind it are on their way.
+// What the copying warpgroup does.
 template <int kColumns>
 class Producer {
  public:
-  using Stages = Ring<kColumns>;
+  using Stages = SliceRing<kColumns>;
 
-  __device__ Producer(Stages& ring, unsigned char* stages) : ring_(ring), stages_(stages) {}
+  __device__ Producer(Stages& ring, unsigned char* stages) : writer_(ring, stages) {}
 
   template <class A, class B>
   __device__ __forceinline__ void Copy(A a, B b, int depth) {
     for (int begin = 0; begin < depth; begin += kHopperDepth) {
-      Wait(&ring_.empty[copied_.stage], copied_.parity ^ 1);
-      unsigned char* const stage = stages_ + copied_.stage * Stages::kStageBytes;
-      a.Copy(stage, begin);
-      b.Copy(stage + kOperandABytes, begin);
-      CommitCopies();
-      copied_.Advance();
-      if (under_way_ < kUnderWay) {
-        ++under_way_;
-        continue;
-      }
-      WaitCopies<kUnderWay>();
-      HandOver();
+      writer_.Next([&](unsigned char* stage) {
+        a.Copy(stage, begin);
+        b.Copy(stage + kOperandABytes, begin);
+      });
     }
   }
-
-  // All that has been copied.
-  __device__ __forceinline__ void Finish() {
-    WaitCopies<0>();
-    for (; under_way_ > 0; --under_way_) HandOver();
-  }
+  __device__ __forceinline__ void Finish() { writer_.Finish(); }
 
  private:
-  static constexpr int kUnderWay = 2;
-  static_assert(kUnderWay < Stages::kStages - 1);
-
-  __device__ __forceinline__ void HandOver() {
-    FenceAsyncProxy();
-    __syncwarp();
-    if (LaneIndex() == 0) Arrive(&ring_.full[handed_over_.stage]);
-    handed_over_.Advance();
-  }
-
-  Stages& ring_;
-  unsigned char* const stages_;
-  RingPlace<kColumns> copied_, handed_over_;
-  int under_way_ = 0;
+  RingWriter<Stages> writer_;
 };
 
 // What a multiplying warpgroup does.
 template <int kColumns, bool kTransposedA, bool kTransposedB>
 class Consumer {
  public:
-  using Stages = Ring<kColumns>;
+  using Stages = SliceRing<kColumns>;
   using Sums = float[kColumns / 2];
 
   __device__ Consumer(Stages& ring, const unsigned char* stages, int warpgroup)
-      : ring_(ring), stages_(stages), warpgroup_(warpgroup) {}
+      : reader_(ring, stages), warpgroup_(warpgroup) {}
 
   // One slice is multiplied while the next is begun; then the ring gets its stage back.
   __device__ __forceinline__ void Multiply(int depth, Sums& sums) {
 #pragma unroll
     for (int i = 0; i < kColumns / 2; ++i) sums[i] = 0;
     for (int begin = 0; begin < depth; begin += kHopperDepth) {
-      Wait(&ring_.full[begun_.stage], begun_.parity);
-      AddSlice(stages_ + begun_.stage * Stages::kStageBytes, sums);
-      begun_.Advance();
+      AddSlice(reader_.Next(), sums);
       WgmmaWait<1>();
-      if (begin > 0) Release();
+      if (begin > 0) reader_.Release();
     }
     WgmmaWait<0>();
     Settle(sums);
-    if (depth > 0) Release();
+    if (depth > 0) reader_.Release();
   }
 
  private:
@@ -260,15 +189,8 @@ class Consumer {
     return kInstructionDepth * (transposed ? kLineBytes : 2);
   }
 
-  __device__ __forceinline__ void Release() {
-    if (LaneIndex() == 0) Arrive(&ring_.empty[done_.stage]);
-    done_.Advance();
-  }
-
-  Stages& ring_;
-  const unsigned char* const stages_;
+  RingReader<Stages> reader_;
   const int warpgroup_;
-  RingPlace<kColumns> begun_, done_;
 };
 
 }  // namespace moebius::cuda

@@ -139,16 +139,13 @@ struct GradientTiles {
   int rows_of_part;
 };
 
-inline constexpr int kAlignmentBytes = kAtomBytes;  // of the ring, which may begin anywhere
-
 template <class Tiles>
 __global__ void __launch_bounds__(kHopperThreads, 1) TilesKernel(const Tiles tiles) {
-  using Stages = Ring<Tiles::kColumns>;
+  using Stages = SliceRing<Tiles::kColumns>;
   __shared__ Stages ring;
-  auto* const space = static_cast<unsigned char*>(DynamicShared());
-  unsigned char* const stages = space + (-SharedAddress(space) & (kAlignmentBytes - 1));
+  unsigned char* const stages = SharedAtoms();
   auto* const table = reinterpret_cast<int32_t*>(stages + Stages::kBytes);
-  const int warpgroup = __shfl_sync(0xFFFFFFFFu, static_cast<int>(threadIdx.x) / kWarpgroup, 0);
+  const int warpgroup = WarpgroupIndex();
   if (threadIdx.x < kWarp) tiles.Plan(table);
   if (threadIdx.x == 0) ring.Open();
   __syncthreads();

@@ -27,11 +27,9 @@ __global__ void SumRowsKernel(const float* x, int64_t columns, float* sums, int6
   }
 }
 
-constexpr int kMaxSharedBytes = (227 << 10) - 1024;  // of it 1024 for the barriers
-
 template <class Tiles>
 int SharedBytes(int64_t num_groups) {
-  return static_cast<int>(Ring<Tiles::kColumns>::kBytes + kAlignmentBytes +
+  return static_cast<int>(SliceRing<Tiles::kColumns>::kBytes + kAlignmentBytes +
                           (num_groups + 1) * sizeof(int32_t));
 }
 
@@ -54,7 +52,8 @@ bool WideTiles(int64_t row_tiles, int64_t columns, Context& ctx) {
 bool Aligned(const void* p) { return reinterpret_cast<uintptr_t>(p) % kCellBytes == 0; }
 
 bool Suits(int64_t num_groups, int64_t rows, int64_t inputs, int64_t outputs, Context& ctx) {
-  constexpr int64_t kMostGroups = (kMaxSharedBytes - Ring<kWide>::kBytes - kAlignmentBytes) / 4 - 1;
+  constexpr int64_t kMostGroups =
+      (kMaxSharedBytes - SliceRing<kWide>::kBytes - kAlignmentBytes) / 4 - 1;
   constexpr int64_t kMost = int64_t{1} << 30;
   return ChipOf(ctx).major == 9 && inputs % kNumbersOfCell == 0 && outputs % kNumbersOfCell == 0 &&
          num_groups <= kMostGroups && std::max({rows, inputs, outputs}) < kMost;
