@@ -79,7 +79,8 @@ struct QueryBlock {
   __device__ explicit QueryBlock(const AttentionOperands<T>& x) {
     const int64_t tiles = NumTiles(x.chunk_length), i = blockIdx.x / tiles;
     head = i / x.num_chunks % x.H;
-    queries = QueriesFrom(x, i / x.num_chunks / x.H, i % x.num_chunks, blockIdx.x % tiles * kTile);
+    queries =
+        QueriesFrom(x, i / x.num_chunks / x.H, i % x.num_chunks, blockIdx.x % tiles * kTile, kTile);
   }
   int64_t head;
   Positions queries;
@@ -94,7 +95,7 @@ __global__ void AttentionKernel(AttentionOperands<T> x, T* y, float* logsumexp) 
   OnlineSoftmax state;
   TileSums sums[kColumnTiles] = {};
   for (int64_t first = FirstKey(x, queries); first < queries.end(); first += kTile) {
-    const Positions keys = KeysFrom(x, queries.sequence, first);
+    const Positions keys = KeysFrom(x, queries.sequence, first, kTile);
     TileSums scores;
     Scores(x, block.head, queries, keys, scores);
     Share(scores, weights);
@@ -117,17 +118,7 @@ __global__ void AttentionKernel(AttentionOperands<T> x, T* y, float* logsumexp) 
   Write(sums, HeadOf(y, queries, x.H, block.head, x.C));
 }
 
-template <class T>
-struct Gradient {
-  AttentionOperands<T> x;
-  const T *y, *dy;
-  const float* logsumexp;
-  float* delta;  // [B * Q, H]: dy . y
-  T *dq, *dk, *dv;
-  bool accumulate_q, accumulate_k, accumulate_v;
-};
-
-// A warp for each query of a head.
+// delta[i] = dy . y for the queries of all heads, a warp for each: [B * Q, H].
 template <class T>
 __global__ void DeltaKernel(Gradient<T> g, int64_t n) {
   const int64_t i = WarpIndex();
@@ -171,7 +162,7 @@ __global__ void QueryGradientKernel(Gradient<T> g) {
   const Positions& queries = block.queries;
   TileSums dq[kColumnTiles] = {};
   for (int64_t first = FirstKey(x, queries); first < queries.end(); first += kTile) {
-    const Positions keys = KeysFrom(x, queries.sequence, first);
+    const Positions keys = KeysFrom(x, queries.sequence, first, kTile);
     TileSums p, ds;
     ScoreGradients(g, block.head, queries, keys, p, ds);
     Share(ds, shared_ds);
@@ -188,14 +179,14 @@ __global__ void KeyGradientKernel(Gradient<T> g) {
   const auto transposed = [&](int m, int64_t k) { return shared[k][m]; };
   const AttentionOperands<T>& x = g.x;
   const int64_t tiles = NumTiles(x.S), i = blockIdx.x / tiles, kv_head = i % x.G;
-  const Positions keys = KeysFrom(x, i / x.G, blockIdx.x % tiles * kTile);
+  const Positions keys = KeysFrom(x, i / x.G, blockIdx.x % tiles * kTile, kTile);
   const int64_t end = EndOfQueries(x, keys), heads = x.H / x.G;
   TileSums dk[kColumnTiles] = {}, dv[kColumnTiles] = {};
   for (int64_t h = 0; h < heads * x.num_chunks; ++h) {
     const int64_t head = kv_head * heads + h / x.num_chunks, chunk = h % x.num_chunks;
     const int64_t begin = x.chunk_begin[chunk], beyond = min(x.chunk_length, end - begin);
     for (int64_t first = max(int64_t{0}, keys.begin - begin); first < beyond; first += kTile) {
-      const Positions queries = QueriesFrom(x, keys.sequence, chunk, first);
+      const Positions queries = QueriesFrom(x, keys.sequence, chunk, first, kTile);
       TileSums p, ds;
       ScoreGradients(g, head, queries, keys, p, ds);
       Share(p, shared);
@@ -223,6 +214,7 @@ LaunchShape KeyBlocks(const kernels::AttentionShape& shape) {
 }  // namespace
 
 void Attention(const kernels::AttentionArgs& args, Context& ctx) {
+  if (AttendOnHopper(args, ctx)) return;
   WithType(args.q.dtype(), [&]<class T>(T) {
     WithColumnTiles(args.shape.head_dim, [&]<class Tiles>(Tiles) {
       Launch(AttentionKernel<T, Tiles::value>, QueryBlocks(args.shape), ctx,
@@ -233,21 +225,11 @@ void Attention(const kernels::AttentionArgs& args, Context& ctx) {
 }
 
 void AttentionGradient(const kernels::AttentionGradientArgs& args, Context& ctx) {
+  if (AttentionGradientOnHopper(args, ctx)) return;
   const int64_t num_sums = args.logsumexp.size();
   const Tensor delta = ctx.Empty(DType::kF32, {num_sums}, "attention.delta");
   WithType(args.q.dtype(), [&]<class T>(T) {
-    const Gradient<T> g = {
-        .x = OperandsOf<T>(args.shape, args.q, args.k, args.v, args.document_ids),
-        .y = args.y.device_data<T>(),
-        .dy = args.dy.device_data<T>(),
-        .logsumexp = args.logsumexp.device_data<float>(),
-        .delta = delta.device_data<float>(),
-        .dq = args.dq.device_data<T>(),
-        .dk = args.dk.device_data<T>(),
-        .dv = args.dv.device_data<T>(),
-        .accumulate_q = args.accumulate_q,
-        .accumulate_k = args.accumulate_k,
-        .accumulate_v = args.accumulate_v};
+    const Gradient<T> g = GradientOf<T>(args, delta.device_data<float>());
     Launch(DeltaKernel<T>, WarpForEach(num_sums), ctx, g, num_sums);
     WithColumnTiles(args.shape.head_dim, [&]<class Tiles>(Tiles) {
       Launch(QueryGradientKernel<T, Tiles::value>, QueryBlocks(args.shape), ctx, g);

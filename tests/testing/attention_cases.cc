@@ -49,6 +49,11 @@ const std::vector<AttentionCase>& AttentionCases() {
       {{0, 16, 2, 1, 8}, 0},
       {{1, 301, 4, 2, 40}, 50},
       {{1, 1031, 4, 1, 8}, 1000},  // a head whose queries are cut into parts
+      // Widths of a head that tensor cores take.
+      {{2, 290, 4, 2, 64}, 60},
+      {{1, 300, 2, 1, 64, {2, 75, {75, 225}}}, 0},
+      {{1, 301, 2, 1, 128}, 0},
+      {{2, 200, 2, 1, 128, {2, 40, {40, 150}}}, 50},
       // Chunks of queries: in one run, apart, side by side, none.
       {{2, 12, 2, 1, 8, {1, 4, {8}}}, 0},
       {{2, 400, 2, 1, 8, {2, 50, {50, 300}}}, 100},
