@@ -1,9 +1,10 @@
 // Products with weights, dense or grouped over ragged experts.
 //
 // R rows, K inputs and N outputs of a weight w [N, K]. Grouped: e matrices w [e, N, K] and
-// `offsets` [e + 1] int32 on the operands' device, ascending from 0 to R; rows offsets[j] ..
-// offsets[j + 1] belong to matrix j. Zero rows, and groups without rows, are ordinary. An undefined
-// `offsets` means one matrix for all rows.
+// `offsets` [e + 1] int32 on the operands' device, ascending from 0 to at most R; rows offsets[j]
+// .. offsets[j + 1] belong to matrix j, and those behind the last group to none: results are not
+// written there, and depend on nothing that stands there. Zero rows, and groups without rows, are
+// ordinary. An undefined `offsets` means one matrix for all rows.
 //
 // Operands are F32, BF16 or F64; sums are kept in F32, or in F64 where the operands are F64. With
 // `accumulate` the result is added to what is there. A result's bits depend on the operands alone:
@@ -81,7 +82,7 @@ struct LinearSumArgs {
   Tensor x;  // [R, inputs]
   Tensor w;  // image of [e, N, K]
   WeightFormat format;
-  Tensor offsets;       // [e + 1]
+  Tensor offsets;       // [e + 1], to R
   Tensor rows;          // [R] of y
   Tensor weights = {};  // [R] F32 (F64 where x is); undefined: ones
   Tensor y;             // [T, M] in x's dtype, or F32

@@ -2,6 +2,9 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
+#include <utility>
+#include <vector>
 
 #include "core/tensor/copy.h"
 #include "kernels/linear.h"
@@ -292,6 +295,56 @@ TEST(LinearSum, BitsDependOnOperandsAlone) {
     const Tensor y = run(one);
     ExpectSameBits(y, run(two));
     ExpectSameBits(y, run(many));
+  }
+}
+
+// What stands behind the last group is no part of a product: neither its NaN, nor its results.
+TEST(Linear, RowsBehindTheLastGroupStay) {
+  constexpr int64_t kRows = 75, kCapacity = 115, kN = 64, kK = 128, kGroups = 3;
+  test::DeviceContext context({.num_threads = 2});
+  for (const DType dtype : {DType::kF64, DType::kF32, DType::kBF16}) {
+    Context& on = context.of(dtype);
+    const auto operand = [&](int64_t width, const char* name) {
+      std::vector<double> values = test::ToDoubles(RandomTensor(on, dtype, {kRows, width}, name));
+      values.resize(kCapacity * width, NAN);
+      return FromValues(on, dtype, {kCapacity, width}, values);
+    };
+    const auto sevens = [&](int64_t width) {
+      return FromValues(on, dtype, {kCapacity, width}, std::vector<double>(kCapacity * width, 7));
+    };
+    const DType master = dtype == DType::kF64 ? DType::kF64 : DType::kF32;
+    const Tensor w = RandomTensor(on, master, {kGroups, kN, kK}, "w");
+    const Tensor packed = MakeWeightImage(w, WeightFormat::kPacked, dtype, on);
+    const Tensor transposed = MakeWeightImage(w, WeightFormat::kPackedTransposed, dtype, on);
+    const Tensor offsets = FromValues(on, DType::kI32, {kGroups + 1}, {0, 5, 5, kRows});
+    const Tensor x = operand(kK, "x"), dy = operand(kN, "dy"), gate = operand(kN, "gate");
+    const Tensor g = operand(kK, "g"), u = operand(kK, "u");
+    const auto run = [&](int64_t rows) {
+      const auto part = [&](const Tensor& all) { return all.Slice(0, rows); };
+      const std::vector<Tensor> results = {sevens(kN), sevens(kN), sevens(kK),
+                                           sevens(kK), sevens(kK), sevens(kK)};
+      const Tensor dw = on.Empty(master, {kGroups, kN, kK}, "dw");
+      LinearArgs up = {.x = part(x), .w = packed, .offsets = offsets, .y = part(results[0])};
+      up.gate = part(gate), up.h = part(results[1]);
+      Linear(up, on);
+      LinearInputGradient(
+          {.dy = part(dy), .w = transposed, .offsets = offsets, .dx = part(results[2])}, on);
+      LinearSwiGluGradient({.dy = part(dy),
+                            .w = transposed,
+                            .offsets = offsets,
+                            .gate = part(g),
+                            .up = part(u),
+                            .dgate = part(results[3]),
+                            .dup = part(results[4]),
+                            .h = part(results[5])},
+                           on);
+      LinearWeightGradient({.dy = part(dy), .x = part(x), .offsets = offsets, .dw = dw}, on);
+      return std::pair(results, dw);
+    };
+    const auto [exact, exact_dw] = run(kRows);
+    const auto [more, more_dw] = run(kCapacity);
+    for (size_t i = 0; i < exact.size(); ++i) ExpectSameBits(exact[i], more[i]);
+    ExpectSameBits(exact_dw, more_dw);
   }
 }
 

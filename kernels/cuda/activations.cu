@@ -26,19 +26,20 @@ __global__ void SwiGluGradientKernel(const T* gate, const T* up, const T* dh, T*
   }
 }
 
-// A warp for each row. weights and dweights may be null.
+// A warp for each row: of R, or of those before *end. weights, dweights and end may be null.
 template <class T>
 struct WeightedSwiGlu {
   const T *gate, *up;
   const float *product, *weights;
   T *dgate, *dup, *h;
   float* dweights;
+  const int32_t* end;
   int64_t R, F;
 };
 template <class T>
 __global__ void WeightedSwiGluGradientKernel(WeightedSwiGlu<T> a) {
   const int64_t r = WarpIndex();
-  if (r >= a.R) return;
+  if (r >= (a.end == nullptr ? a.R : *a.end)) return;
   const float weight = a.weights == nullptr ? 1.0f : a.weights[r];
   float sum = 0;
   for (int64_t i = r * a.F + LaneIndex(); i < (r + 1) * a.F; i += kWarp) {
@@ -115,6 +116,9 @@ void SwiGluGradient(const kernels::SwiGluGradientArgs& args, Context& ctx) {
 void WeightedSwiGluGradient(const kernels::LinearSwiGluGradientArgs& args, const Tensor& product,
                             Context& ctx) {
   const auto [R, F] = Dims<2>(args.gate);
+  const Tensor& offsets = args.offsets;
+  const int32_t* const end =
+      offsets.defined() ? offsets.device_data<int32_t>() + offsets.size() - 1 : nullptr;
   WithType(args.gate.dtype(), [&, R = R, F = F]<class T>(T) {
     const WeightedSwiGlu<T> rows = {.gate = args.gate.device_data<T>(),
                                     .up = args.up.device_data<T>(),
@@ -124,6 +128,7 @@ void WeightedSwiGluGradient(const kernels::LinearSwiGluGradientArgs& args, const
                                     .dup = args.dup.device_data<T>(),
                                     .h = args.h.device_data<T>(),
                                     .dweights = args.dweights.device_data<float>(),
+                                    .end = end,
                                     .R = R,
                                     .F = F};
     Launch(WeightedSwiGluGradientKernel<T>, WarpForEach(R), ctx, rows);

@@ -7,6 +7,11 @@
 namespace moebius::reference {
 namespace {
 
+// Those of `rows` that have a matrix.
+int64_t NumRows(const Tensor& offsets, int64_t rows) {
+  return offsets.defined() ? offsets.span<int32_t>().back() : rows;
+}
+
 // The group of each row.
 std::vector<int64_t> GroupOfRow(const Tensor& offsets, int64_t rows) {
   std::vector<int64_t> group(static_cast<size_t>(rows), 0);
@@ -28,10 +33,10 @@ const double* RowOf(const Tensor& x, const Tensor& rows, int64_t r) {
 }  // namespace
 
 void Linear(const kernels::LinearArgs& args, Context& context) {
-  const auto [R, N] = Dims<2>(args.y);
-  const int64_t K = args.x.shape()[1];
+  const int64_t N = args.y.shape()[1], K = args.x.shape()[1];
+  const int64_t R = NumRows(args.offsets, args.y.shape()[0]);
   const std::vector<int64_t> group = GroupOfRow(args.offsets, R);
-  context.pool().For(R, [&, N = N](int64_t r) {
+  context.pool().For(R, [&](int64_t r) {
     const double* x = RowOf(args.x, args.rows, r);
     const double* w = args.w.data<double>() + group[r] * N * K;
     double* y = args.y.data<double>() + r * N;
@@ -52,10 +57,10 @@ void Linear(const kernels::LinearArgs& args, Context& context) {
 }
 
 void LinearInputGradient(const kernels::LinearInputGradientArgs& args, Context& context) {
-  const auto [R, K] = Dims<2>(args.dx);
-  const int64_t N = args.dy.shape()[1];
+  const int64_t K = args.dx.shape()[1], N = args.dy.shape()[1];
+  const int64_t R = NumRows(args.offsets, args.dx.shape()[0]);
   const std::vector<int64_t> group = GroupOfRow(args.offsets, R);
-  context.pool().For(R, [&, K = K](int64_t r) {
+  context.pool().For(R, [&](int64_t r) {
     const double* dy = RowOf(args.dy, args.rows, r);
     const double* w = args.w.data<double>() + group[r] * N * K;
     double* dx = args.dx.data<double>() + r * K;
@@ -67,12 +72,12 @@ void LinearInputGradient(const kernels::LinearInputGradientArgs& args, Context& 
 }
 
 void LinearSwiGluGradient(const kernels::LinearSwiGluGradientArgs& args, Context& context) {
-  const auto [R, F] = Dims<2>(args.gate);
-  const Tensor product = context.Empty(DType::kF64, {R, F}, "linear.dx");
+  const int64_t F = args.gate.shape()[1];
+  const Tensor product = context.Empty(DType::kF64, args.gate.shape(), "linear.dx");
   LinearInputGradient(
       {.dy = args.dy, .w = args.w, .offsets = args.offsets, .dx = product, .rows = args.rows},
       context);
-  context.pool().For(R, [&, F = F](int64_t r) {
+  context.pool().For(NumRows(args.offsets, args.gate.shape()[0]), [&](int64_t r) {
     const double weight = args.weights.defined() ? args.weights.data<double>()[r] : 1;
     double inner = 0;
     for (int64_t i = r * F; i < (r + 1) * F; ++i) {
