@@ -34,7 +34,9 @@ void AdamW(const AdamWArgs& args, Context& ctx) {
 
 void DecideUpdate(const DecideUpdateArgs& args, Context& ctx) {
   CheckState(args.state);
-  for (const Tensor& x : {args.loss, args.squares}) {
+  CHECK(args.loss.defined() && args.squares.defined());
+  for (const Tensor& x : {args.loss, args.squares, args.overflow}) {
+    if (!x.defined()) continue;
     CHECK_EQ(x.shape(), (Shape{1}));
     CheckDType(x, DType::kF64);
   }

@@ -32,10 +32,11 @@ struct AdamWArgs {
 void AdamW(const AdamWArgs& args, Context& ctx);
 
 // Writes the numbers of `state` from clip scale to gradient norm. A gradient longer than clip_norm
-// is scaled to it; where loss or norm are not finite nothing is updated.
+// is scaled to it; where loss or norm are not finite, or rows overflowed, nothing is updated.
 struct DecideUpdateArgs {
   Tensor loss;           // [1] F64
   Tensor squares;        // [1] F64: the sum of squares of the whole gradient
+  Tensor overflow = {};  // [1] F64: not 0 where an exchange lacked room (row_slots.h); or undefined
   double clip_norm = 0;  // 0: no clipping
   Tensor state;          // [StepState::kSize] F64
 };

@@ -97,5 +97,19 @@ TEST(DecideUpdate, ClipsLongGradientsAndSkipsWhatIsNotFinite) {
   EXPECT_EQ(decide(1, NAN, 1)[StepState::kUpdates], 0);
 }
 
+TEST(DecideUpdate, SkipsWhatOverflowed) {
+  test::DeviceContext ctx;
+  for (const double overflow : {0.0, 1.0, 3.0}) {
+    const Tensor state = State(ctx, 7, /*clip_scale=*/1, /*updates=*/true);
+    DecideUpdate({.loss = test::FromValues(ctx, DType::kF64, {1}, {2}),
+                  .squares = test::FromValues(ctx, DType::kF64, {1}, {16}),
+                  .overflow = test::FromValues(ctx, DType::kF64, {1}, {overflow}),
+                  .state = state},
+                 ctx);
+    const double updates = overflow == 0 ? 1 : 0;
+    EXPECT_EQ(test::ToDoubles(state), (std::vector<double>{7, 0.1, 1, updates, 2, 4}));
+  }
+}
+
 }  // namespace
 }  // namespace moebius::kernels

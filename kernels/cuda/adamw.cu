@@ -47,13 +47,14 @@ __global__ void UpdateKernel(Rates rates, const double* state, const float* grad
 }
 
 // By one thread.
-__global__ void DecideKernel(const double* loss, const double* squares, double clip_norm,
-                             double* state) {
+__global__ void DecideKernel(const double* loss, const double* squares, const double* overflow,
+                             double clip_norm, double* state) {
   if (threadIdx.x > 0) return;
   const double norm = sqrt(*squares);
   const bool clips = clip_norm > 0 && norm > clip_norm;
   state[StepState::kClipScale] = clips ? clip_norm / norm : 1.0;
-  state[StepState::kUpdates] = isfinite(*loss) && isfinite(norm) ? 1.0 : 0.0;
+  const bool overflows = overflow != nullptr && *overflow != 0;
+  state[StepState::kUpdates] = isfinite(*loss) && isfinite(norm) && !overflows ? 1.0 : 0.0;
   state[StepState::kLoss] = *loss;
   state[StepState::kGradientNorm] = norm;
 }
@@ -69,7 +70,8 @@ void AdamW(const kernels::AdamWArgs& args, Context& ctx) {
 
 void DecideUpdate(const kernels::DecideUpdateArgs& args, Context& ctx) {
   Launch(DecideKernel, BlockForEach(1, kWarp), ctx, args.loss.device_data<double>(),
-         args.squares.device_data<double>(), args.clip_norm, args.state.device_data<double>());
+         args.squares.device_data<double>(), args.overflow.device_data<double>(), args.clip_norm,
+         args.state.device_data<double>());
 }
 
 }  // namespace moebius::cuda

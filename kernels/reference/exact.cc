@@ -155,7 +155,8 @@ void DecideUpdate(const kernels::DecideUpdateArgs& args, Context&) {
   const double norm = std::sqrt(args.squares.data<double>()[0]);
   const bool clips = args.clip_norm > 0 && norm > args.clip_norm;
   state[StepState::kClipScale] = clips ? args.clip_norm / norm : 1.0;
-  state[StepState::kUpdates] = std::isfinite(loss) && std::isfinite(norm) ? 1 : 0;
+  const bool overflows = args.overflow.defined() && args.overflow.data<double>()[0] != 0;
+  state[StepState::kUpdates] = std::isfinite(loss) && std::isfinite(norm) && !overflows ? 1 : 0;
   state[StepState::kLoss] = loss;
   state[StepState::kGradientNorm] = norm;
 }
