@@ -17,6 +17,7 @@
 #include "kernels/router_losses.h"
 #include "kernels/routing.h"
 #include "kernels/routing_plan.h"
+#include "kernels/row_slots.h"
 
 namespace moebius::kernels {
 
@@ -90,6 +91,11 @@ struct Backend {
   void (*expert_counts)(const ExpertCountsArgs&, Context&);
   void (*expert_fractions)(const Tensor& counts, const Tensor& fractions, Context&);
   void (*follow_counts)(const FollowCountsArgs&, Context&);
+
+  // row_slots.h
+  void (*row_slots)(const RowSlotsArgs&, Context&);
+  void (*scatter_rows)(const ScatterRowsArgs&, Context&);
+  void (*gather_rows)(const GatherRowsArgs&, Context&);
 
   // router_losses.h
   void (*balance_loss)(const Tensor& scores, const BalanceLossOptions&, const Tensor& value,

@@ -16,6 +16,7 @@
 #include "kernels/router_losses.h"
 #include "kernels/routing.h"
 #include "kernels/routing_plan.h"
+#include "kernels/row_slots.h"
 
 namespace moebius::cpu {
 
@@ -59,6 +60,9 @@ void PermuteGradient(const kernels::PermuteGradientArgs& args, Context& ctx);
 void Combine(const Tensor& rows, const Tensor& weights, const RoutingPlan& plan, const Tensor& y,
              Context& ctx);
 void CombineGradient(const kernels::CombineGradientArgs& args, Context& ctx);
+
+void ScatterRows(const kernels::ScatterRowsArgs& args, Context& ctx);
+void GatherRows(const kernels::GatherRowsArgs& args, Context& ctx);
 
 void BalanceLoss(const Tensor& scores, const kernels::BalanceLossOptions& options,
                  const Tensor& value, Context& ctx);

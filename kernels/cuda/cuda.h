@@ -75,6 +75,10 @@ void ExpertCounts(const kernels::ExpertCountsArgs& args, Context& ctx);
 void ExpertFractions(const Tensor& counts, const Tensor& fractions, Context& ctx);
 void FollowCounts(const kernels::FollowCountsArgs& args, Context& ctx);
 
+void RowSlots(const kernels::RowSlotsArgs& args, Context& ctx);
+void ScatterRows(const kernels::ScatterRowsArgs& args, Context& ctx);
+void GatherRows(const kernels::GatherRowsArgs& args, Context& ctx);
+
 void BalanceLoss(const Tensor& scores, const kernels::BalanceLossOptions& options,
                  const Tensor& value, Context& ctx);
 void BalanceLossGradient(const Tensor& scores, const kernels::BalanceLossOptions& options,

@@ -16,6 +16,7 @@
 #include "kernels/router_losses.h"
 #include "kernels/routing.h"
 #include "kernels/routing_plan.h"
+#include "kernels/row_slots.h"
 
 namespace moebius::reference {
 
@@ -60,6 +61,9 @@ void Combine(const Tensor& rows, const Tensor& weights, const RoutingPlan& plan,
              Context& ctx);
 void CombineGradient(const kernels::CombineGradientArgs& args, Context& ctx);
 
+void ScatterRows(const kernels::ScatterRowsArgs& args, Context& ctx);
+void GatherRows(const kernels::GatherRowsArgs& args, Context& ctx);
+
 void BalanceLoss(const Tensor& scores, const kernels::BalanceLossOptions& options,
                  const Tensor& value, Context& ctx);
 void BalanceLossGradient(const Tensor& scores, const kernels::BalanceLossOptions& options,
@@ -69,7 +73,8 @@ void ZLoss(const Tensor& logits, const kernels::ZLossOptions& options, const Ten
 void ZLossGradient(const Tensor& logits, const kernels::ZLossOptions& options,
                    const kernels::RouterLossGradientArgs& gradient, Context& ctx);
 
-// exact.cc: of any dtype.
+// Of any dtype: row_slots.cc, exact.cc.
+void RowSlots(const kernels::RowSlotsArgs& args, Context& ctx);
 void ConvertWeight(const Tensor& w, WeightFormat format, const Tensor& image, Context& ctx);
 void CombineStatistics(const Tensor& parts, const Tensor& whole, Context& ctx);
 void OffsetsOfK(const kernels::TopKArgs& args, const Tensor& token_offsets, Context& ctx);
