@@ -183,6 +183,11 @@ const Broken kBroken[] = {
     {"train {", "precision { compute: FP64 } parallel { gradient_reduce_dtype: BF16 } train {",
      "2:40: parallel.gradient_reduce_dtype: BF16 would round the gradients of precision.compute "
      "FP64, must be FP32 (they travel as they are)"},
+    {"train {", "parallel { dispatcher: ALL_GATHER exchange_capacity: 1.5 } train {",
+     "2:35: parallel.exchange_capacity: 1.5 is of parallel.dispatcher ALL_TO_ALL, must be 0 under "
+     "ALL_GATHER"},
+    {"train {", "parallel { exchange_capacity: -1 } train {",
+     "2:12: parallel.exchange_capacity: -1 is out of range, must be at least 0 and at most 65536"},
     {"train {", "parallel { expert_size: 3 } train {",
      "2:12: parallel.expert_size: 3 does not divide model.moe.num_experts 4, use 2 or 4"},
     {"train {", "optimizer { warmup_steps: 10 } train {",

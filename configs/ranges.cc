@@ -40,6 +40,7 @@ constexpr Range kRanges[] = {
     {"parallel.expert_tensor_size", 1, 65536},
     {"parallel.zero_stage", 0, 3},
     {"parallel.bucket_bytes", 1, 1LL << 40},
+    {"parallel.exchange_capacity", 0, 65536},
     {"model.num_layers", 1, 10000},
     {"model.hidden_size", 1, 1 << 20},
     {"model.num_heads", 1, 65536},

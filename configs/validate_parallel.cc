@@ -85,6 +85,11 @@ void CheckParallel(const RunConfig& config, Errors* errors) {
           "BF16 would round the gradients of precision.compute FP64, must be FP32 (they travel as "
           "they are)",
           errors);
+  Require(parallel.exchange_capacity() == 0 || parallel.dispatcher() == ParallelConfig::ALL_TO_ALL,
+          "parallel.exchange_capacity",
+          absl::StrCat(parallel.exchange_capacity(),
+                       " is of parallel.dispatcher ALL_TO_ALL, must be 0 under ALL_GATHER"),
+          errors);
   const MoeConfig& moe = config.model().moe();
   const auto needs_experts = [&](const char* path, int size) {
     Require(size == 1 || moe.num_experts() > 0, path,
