@@ -47,6 +47,15 @@ enum class Pass {
   kEvaluate,  // no losses of the router
 };
 
+// Dispatch by messages of a fixed length (parallel/ops/bounded_exchange.h): a rank has room for
+// `capacity` times the rows that it sends another where routing is even, or for all that there can
+// be.
+struct BoundedDispatch {
+  double capacity = 0;     // 0: messages have the length of what there is, which the host reads
+  int64_t max_tokens = 0;  // of a token shard, on any rank, in any micro-batch of the step
+  Tensor overflow = {};    // [1] F64 on the device: becomes 1 where rows of this rank lack room
+};
+
 // What the step says to its micro-batches.
 struct StepInputs {
   double num_tokens = 0;  // of the global batch, without padding: divides router losses
@@ -55,6 +64,7 @@ struct StepInputs {
   Pass pass = Pass::kTrain;
   uint64_t seed = 0;                              // of debug routing
   const SelectionHook* selection_hook = nullptr;  // outlives the step
+  BoundedDispatch dispatch = {};                  // where no hook chooses: it may choose any number
 };
 
 }  // namespace moebius

@@ -1,5 +1,8 @@
 #include "model/moe/dispatcher.h"
 
+#include <algorithm>
+#include <cmath>
+
 #include "kernels/ops/routing.h"
 
 namespace moebius {
@@ -10,6 +13,7 @@ struct ExpertGroup {
   Communicator* communicator;  // expert x expert-tensor
   int copies;                  // ranks that an expert is cut over
   std::vector<int> owner;      // [E] on the expert axis
+  int64_t top_k;               // experts of a token
 };
 
 TokensInPlace InPlace(const RoutingPlan& plan, Context& context) {
@@ -20,17 +24,35 @@ RowsUnderWay AlreadyThere(const Var& x) {
   return RowsUnderWay([x](Tape&) { return x; });
 }
 
+// Rows that a rank has room for in what it sends to another: more than there can be is no use.
+int64_t CapacityOf(const BoundedDispatch& bound, const ExpertGroup& group) {
+  const int64_t num_owners = group.communicator->size() / group.copies;
+  int64_t most_experts = 0;  // of an owner
+  for (int o = 0; o < num_owners; ++o) {
+    most_experts = std::max<int64_t>(most_experts, std::ranges::count(group.owner, o));
+  }
+  const double even =
+      static_cast<double>(bound.max_tokens * group.top_k) / static_cast<double>(num_owners);
+  const int64_t limit = bound.max_tokens * std::min(group.top_k, most_experts);
+  return static_cast<int64_t>(
+      std::min(std::ceil(bound.capacity * even), static_cast<double>(limit)));
+}
+
 class AllToAllDispatcher final : public Dispatcher {
  public:
   explicit AllToAllDispatcher(ExpertGroup group) : group_(std::move(group)) {}
 
-  Routing Agree(RoutingPlan plan, Context& context) const override {
+  Routing Agree(RoutingPlan plan, const BoundedDispatch& bound, Context& context) const override {
     Routing routing = {.plan = std::move(plan), .way = Exchange()};
     if (group_.communicator->size() == 1) {
       routing.in_place = InPlace(routing.plan, context);
+    } else if (bound.capacity > 0) {
+      AgreeOnBounded(bound, routing, context);
     } else {
-      routing.way = MakeExchange(routing.plan.expert_offsets, group_.owner, group_.copies,
-                                 *group_.communicator, context);
+      Exchange exchange = MakeExchange(routing.plan.expert_offsets, group_.owner, group_.copies,
+                                       *group_.communicator, context);
+      routing.row_offsets = exchange.local_offsets;
+      routing.way = std::move(exchange);
     }
     return routing;
   }
@@ -39,19 +61,35 @@ class AllToAllDispatcher final : public Dispatcher {
   RowsUnderWay Dispatch(Tape& tape, const Var& x, const Routing& routing) const override {
     if (routing.in_place) return AlreadyThere(x);
     const Var rows = ops::Permute(tape, x, routing.plan);
-    return ToExperts(tape, rows, WayOf(routing), group_.communicator);
+    return WithWay(
+        routing, [&](const auto& way) { return ToExperts(tape, rows, way, group_.communicator); });
   }
   RowsUnderWay Combine(Tape& tape, const Var& rows, const Var& weights,
                        const Routing& routing) const override {
     if (routing.in_place) return AlreadyThere(rows);
-    return FromExperts(tape, rows, WayOf(routing), group_.communicator)
-        .Then([weights, plan = routing.plan](Tape& tape, const Var& returned) {
+    RowsUnderWay returning = WithWay(routing, [&](const auto& way) {
+      return FromExperts(tape, rows, way, group_.communicator);
+    });
+    return std::move(returning).Then(
+        [weights, plan = routing.plan](Tape& tape, const Var& returned) {
           return ops::Combine(tape, returned, weights, plan);
         });
   }
 
  private:
-  static const Exchange& WayOf(const Routing& routing) { return std::get<Exchange>(routing.way); }
+  void AgreeOnBounded(const BoundedDispatch& bound, Routing& routing, Context& context) const {
+    BoundedExchange exchange = MakeBoundedExchange(
+        routing.plan.expert_offsets, routing.plan.num_pairs(), group_.owner, group_.copies,
+        {CapacityOf(bound, group_), bound.overflow}, *group_.communicator, context);
+    routing.row_offsets = exchange.local_offsets;
+    routing.way = std::move(exchange);
+  }
+
+  template <class Fn>
+  static RowsUnderWay WithWay(const Routing& routing, const Fn& fn) {
+    const auto* const bounded = std::get_if<BoundedExchange>(&routing.way);
+    return bounded != nullptr ? fn(*bounded) : fn(std::get<Exchange>(routing.way));
+  }
 
   const ExpertGroup group_;
 };
@@ -60,7 +98,7 @@ class AllGatherDispatcher final : public Dispatcher {
  public:
   explicit AllGatherDispatcher(ExpertGroup group) : group_(std::move(group)) {}
 
-  Routing Agree(RoutingPlan plan, Context& context) const override {
+  Routing Agree(RoutingPlan plan, const BoundedDispatch&, Context& context) const override {
     TokenGather gather =
         MakeTokenGather(plan, group_.owner, group_.copies, *group_.communicator, context);
     TokensInPlace in_place = InPlace(gather.plan, context);
@@ -89,10 +127,11 @@ class AllGatherDispatcher final : public Dispatcher {
 }  // namespace
 
 std::unique_ptr<Dispatcher> Dispatcher::Create(DispatcherKind kind, std::vector<int> owner,
-                                               Mesh& mesh) {
+                                               int64_t top_k, Mesh& mesh) {
   ExpertGroup group = {.communicator = &mesh.group_over({Axis::kExpert, Axis::kExpertTensor}),
                        .copies = mesh.position().size_of(Axis::kExpertTensor),
-                       .owner = std::move(owner)};
+                       .owner = std::move(owner),
+                       .top_k = top_k};
   if (kind == DispatcherKind::kAllGather) {
     return std::make_unique<AllGatherDispatcher>(std::move(group));
   }

@@ -1,7 +1,8 @@
 // Brings tokens to the experts that are chosen for them, and what these make of them back. Both
 // ways agree to rounding:
 //   all-to-all   a token's row travels once to each of its experts, and each result back: K rows a
-//                token each way.
+//                token each way. In messages of the length of what there is, or, where the step
+//                says so (BoundedDispatch), of a fixed length: to the same bits.
 //   all-gather   every rank of the expert group gets the tokens of all, runs its experts' pairs,
 //                and sends every token's owner one row, its part of the weighted sum: as many rows
 //                a token as there are ranks, whatever K, and messages of equal length.
@@ -18,7 +19,9 @@
 
 #include "core/tape/tape.h"
 #include "kernels/routing_plan.h"
+#include "model/inputs.h"
 #include "parallel/mesh.h"
+#include "parallel/ops/bounded_exchange.h"
 #include "parallel/ops/exchange.h"
 #include "parallel/ops/token_gather.h"
 
@@ -32,23 +35,25 @@ struct TokensInPlace {
 
 // What a layer decides once for a micro-batch; a replay meets it again.
 struct Routing {
-  RoutingPlan plan;                         // of this rank's tokens
-  std::variant<Exchange, TokenGather> way;  // by the dispatcher
+  RoutingPlan plan;                                          // of this rank's tokens
+  std::variant<Exchange, BoundedExchange, TokenGather> way;  // by the dispatcher
   // Without a value, what is brought are the R rows, grouped by expert.
   std::optional<TokensInPlace> in_place = {};
+  Tensor row_offsets = {};  // [e + 1] of these rows
 };
 
 enum class DispatcherKind { kAllToAll, kAllGather };
 
 class Dispatcher {
  public:
-  // owner[i]: the position on the expert axis that holds expert i. The mesh outlives it.
+  // owner[i]: the position on the expert axis that holds expert i. Of a token's pairs at most
+  // `top_k` are brought to a rank. The mesh outlives it.
   static std::unique_ptr<Dispatcher> Create(DispatcherKind kind, std::vector<int> owner,
-                                            Mesh& mesh);
+                                            int64_t top_k, Mesh& mesh);
   virtual ~Dispatcher() = default;
 
   // Agrees with the other ranks of the expert group. Collective: tell the tape to decide it Once.
-  virtual Routing Agree(RoutingPlan plan, Context& context) const = 0;
+  virtual Routing Agree(RoutingPlan plan, const BoundedDispatch& bound, Context& context) const = 0;
 
   // weights [P] of this rank's tokens -> those of the pairs that are added up here
   virtual Var CombineWeights(Tape& tape, const Var& weights, const Routing& routing) const = 0;

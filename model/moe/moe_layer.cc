@@ -12,7 +12,8 @@ std::vector<int> OwnersOn(const Mesh& mesh, const ModelSpec& spec) {
 
 MoeLayer::MoeLayer(const ModelSpec& spec, const std::string& prefix, ParameterStore& store,
                    Mesh& mesh, Context& context, const Options& options)
-    : dispatcher_(Dispatcher::Create(options.dispatcher, OwnersOn(mesh, spec), mesh)),
+    : dispatcher_(
+          Dispatcher::Create(options.dispatcher, OwnersOn(mesh, spec), spec.moe.top_k, mesh)),
       router_(spec, prefix, store, options.router),
       experts_(spec, prefix, OwnersOn(mesh, spec), store),
       balance_(spec.moe, prefix, store, context, mesh, options.router) {
@@ -27,6 +28,7 @@ MoeLayer::Routed MoeLayer::Route(Tape& tape, const Var& x, const MicroBatch& bat
   const auto [logits, scores] = router_.Score(tape, x);
   Routing routing = tape.Once([&] {
     return dispatcher_->Agree(Select(x.value(), scores.value(), batch, step, tape.context()),
+                              step.selection_hook == nullptr ? step.dispatch : BoundedDispatch{},
                               tape.context());
   });
   balance_.Apply(tape, logits, scores, routing.plan, batch, step);
@@ -66,7 +68,7 @@ Var MoeLayer::RunExperts(Tape& tape, const Var& rows, const Var& weights,
     const auto& [plan, row_tokens] = *routing.in_place;
     return experts_.ForwardInPlace(tape, rows, weights, plan, row_tokens);
   }
-  return experts_.Forward(tape, rows, std::get<Exchange>(routing.way).local_offsets);
+  return experts_.Forward(tape, rows, routing.row_offsets);
 }
 
 RowsUnderWay MoeLayer::Combine(Tape& tape, const Var& rows, const Var& weights,
