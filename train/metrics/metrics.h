@@ -26,6 +26,7 @@ struct StepMetrics {
   double mfu = 0;
   int64_t peak_bytes = 0;
   double checkpoint_stall_ms = 0;
+  int64_t replays = 0;
   std::vector<LayerLoad> expert_load = {};
 };
 

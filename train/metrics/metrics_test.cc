@@ -46,9 +46,9 @@ TEST(MetricsLog, HasTheKeysOfTheFormat) {
   ASSERT_TRUE(log->Write(EvalMetrics{1, "bo\"oks", 2.5, 1.25}).ok());
   const auto records = RecordsOf(path);
   ASSERT_EQ(records.size(), 2u);
-  for (const char* key :
-       {"step", "loss", "balance_loss", "z_loss", "grad_norm", "lr", "tokens", "tokens_per_second",
-        "step_ms", "mfu", "peak_bytes", "checkpoint_stall_ms", "expert_load_max_over_mean"}) {
+  for (const char* key : {"step", "loss", "balance_loss", "z_loss", "grad_norm", "lr", "tokens",
+                          "tokens_per_second", "step_ms", "mfu", "peak_bytes",
+                          "checkpoint_stall_ms", "replays", "expert_load_max_over_mean"}) {
     EXPECT_TRUE(records[0].contains(key)) << key;
   }
   EXPECT_TRUE(records[0]["tokens"].is_number_integer());
