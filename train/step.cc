@@ -1,5 +1,6 @@
 #include "train/step.h"
 
+#include <algorithm>
 #include <span>
 
 #include "core/tensor/copy.h"
@@ -13,23 +14,57 @@ namespace moebius {
 TrainStep::TrainStep(const Parts& parts)
     : parts_(parts),
       plan_(*MakePlan(parts.pipeline)),
-      forward_plan_(*MakePlan(parts.pipeline, Passes::kForwardOnly)) {}
+      forward_plan_(*MakePlan(parts.pipeline, Passes::kForwardOnly)),
+      exchange_capacity_(parts.exchange_capacity) {}
 
 StepResult TrainStep::Run(const std::vector<MicroBatch>& micro_batches) {
   CHECK_EQ(std::ssize(micro_batches), parts_.pipeline.num_micro_batches);
-  Transformer& model = parts_.model;
   const StepInputs step = Normalize(micro_batches);
   std::vector<MicroBatch> there;
   for (const MicroBatch& batch : micro_batches) there.push_back(ToDevice(batch, parts_.context));
-  model.BeginStep();
-  parts_.buckets.BeginStep(parts_.pipeline.num_micro_batches);
-  CountExactly(there, step);
 
-  const Tensor loss = ForwardBackward(there, step);
+  const double old_capacity = exchange_capacity_;
+  const double enough = parts_.mesh.position().size_of(Axis::kExpert);  // all rows go to one rank
+  int64_t num_replays = 0;
+  std::optional<StepResult> result = Attempt(there, step);
+  for (; !result; ++num_replays, result = Attempt(there, step)) {
+    CHECK_LT(exchange_capacity_, enough) << "more rows than there can be";
+    exchange_capacity_ = std::min(2 * exchange_capacity_, enough);
+  }
+  result->num_replays = num_replays;
+  result->old_exchange_capacity = old_capacity;
+  result->exchange_capacity = exchange_capacity_;
+  return *result;
+}
+
+std::optional<StepResult> TrainStep::Attempt(const std::vector<MicroBatch>& micro_batches,
+                                             StepInputs step) {
+  if (step.dispatch.max_tokens > 0) {
+    step.dispatch.capacity = exchange_capacity_;
+    step.dispatch.overflow = parts_.context.Zeros(DType::kF64, {1}, "dispatch.overflow");
+  }
+  parts_.model.BeginStep();
+  parts_.buckets.BeginStep(parts_.pipeline.num_micro_batches);
+  CountExactly(micro_batches, step);
+
+  const Tensor loss = ForwardBackward(micro_batches, step);
   ReduceGradients();
-  const Tensor routing = model.SumRouting();
-  Update(loss, routing);
-  return Report(step.num_tokens, routing);
+  const Tensor routing = parts_.model.SumRouting();
+  Update(loss, routing, step.dispatch.overflow);
+  return Report(step, routing);
+}
+
+// The most tokens of a shard on any rank; 0 where exchanges are exact.
+int64_t TrainStep::MaxTokens(const std::vector<MicroBatch>& micro_batches) {
+  Mesh& mesh = parts_.mesh;
+  const bool rows_travel = mesh.group_over({Axis::kExpert, Axis::kExpertTensor}).size() > 1;
+  if (exchange_capacity_ == 0 || !rows_travel) return 0;
+  int64_t most = 0;
+  for (const MicroBatch& batch : micro_batches) {
+    most = std::max(most, batch.num_sequences * batch.shard.positions);
+  }
+  mesh.world().AllReduceMax(std::span(&most, 1)).Wait();
+  return most;
 }
 
 void TrainStep::ReduceGradients() {
@@ -38,11 +73,13 @@ void TrainStep::ReduceGradients() {
   SumSharedTable();
 }
 
-void TrainStep::Update(const Tensor& loss, const Tensor& routing) {
+void TrainStep::Update(const Tensor& loss, const Tensor& routing, const Tensor& overflow) {
   Context& context = parts_.context;
   const PhaseScope phase = context.StartPhase("update");
+  if (overflow.defined()) parts_.mesh.world().AllReduceMax(overflow).Wait();
   kernels::DecideUpdate({.loss = loss,
                          .squares = SquaredGradientNorm(parts_.buckets, parts_.mesh, context),
+                         .overflow = overflow,
                          .clip_norm = parts_.clip_norm,
                          .state = context.step_state()},
                         context);
@@ -51,13 +88,16 @@ void TrainStep::Update(const Tensor& loss, const Tensor& routing) {
 }
 
 // Here, and on one rank only here, the host waits for a device.
-StepResult TrainStep::Report(double num_tokens, const Tensor& routing) {
+std::optional<StepResult> TrainStep::Report(const StepInputs& step, const Tensor& routing) {
   Context& context = parts_.context;
-  const Tensor state = ToHostLater(context.step_state(), context);
-  const Tensor sums = routing.defined() ? ToHostLater(routing, context) : routing;
+  const auto later = [&](const Tensor& x) { return x.defined() ? ToHostLater(x, context) : x; };
+  const Tensor state = later(context.step_state()), sums = later(routing);
+  const Tensor overflow = later(step.dispatch.overflow);
   context.Wait();
-  StepResult result{.tokens = num_tokens, .routing = parts_.model.Summarize(sums)};
-  if (context.device().is_meta()) return result;
+  const bool is_meta = context.device().is_meta();
+  if (!is_meta && overflow.defined() && overflow.data<double>()[0] != 0) return std::nullopt;
+  StepResult result{.tokens = step.num_tokens, .routing = parts_.model.Summarize(sums)};
+  if (is_meta) return result;
   const double* const numbers = state.data<double>();
   result.loss = numbers[StepState::kLoss];
   result.gradient_norm = numbers[StepState::kGradientNorm];
@@ -81,7 +121,8 @@ StepInputs TrainStep::Normalize(const std::vector<MicroBatch>& micro_batches) {
           .records_margins = records_margins_,
           .pass = Pass::kTrain,
           .seed = parts_.seed,
-          .selection_hook = selection_hook_ ? &selection_hook_ : nullptr};
+          .selection_hook = selection_hook_ ? &selection_hook_ : nullptr,
+          .dispatch = {.max_tokens = MaxTokens(micro_batches)}};
 }
 
 void TrainStep::CountExactly(const std::vector<MicroBatch>& micro_batches, StepInputs step) {

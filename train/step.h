@@ -3,9 +3,17 @@
 //
 // Whether and how a gradient is applied is decided on the device. One rank waits for its device
 // once a step, to report; several wait for what they exchange (parallel/staged_communicator.h), and
-// for their experts' counts. So do a debug mode of routing and recorded margins.
+// for their experts' counts, unless messages have a fixed length. So do a debug mode of routing and
+// recorded margins.
+//
+// Where messages of a fixed length lacked room for rows, on any rank and in any layer, nothing is
+// updated either: every rank learns it from its report, takes the same step again with twice the
+// room, and goes on with that. What was discarded leaves no trace: results are those of the exact
+// exchange, bit by bit, however often that happens. So no checkpoint holds the room: a run that
+// resumes finds it again. A step that is not finite is told of once its rows have room.
 #pragma once
 
+#include <optional>
 #include <vector>
 
 #include "core/tensor/context.h"
@@ -25,6 +33,10 @@ struct StepResult {
   double gradient_norm = 0;  // before clipping
   RoutingSummary routing = {};
   bool updated = true;  // false: loss or norm was NaN or infinite, and nothing was changed
+  // Attempts that lacked room and were discarded, and what the room was, by
+  // parallel.exchange_capacity, before the first of them and behind the last one.
+  int64_t num_replays = 0;
+  double old_exchange_capacity = 0, exchange_capacity = 0;
 };
 
 class TrainStep {
@@ -38,8 +50,9 @@ class TrainStep {
     Mesh& mesh;
     Context& context;
     PipelineSpec pipeline;
-    double clip_norm = 0;  // 0: no clipping
-    uint64_t seed = 0;     // of debug routing
+    double clip_norm = 0;          // 0: no clipping
+    uint64_t seed = 0;             // of debug routing
+    double exchange_capacity = 0;  // at first (ParallelConfig)
     PlanObserver* observer = nullptr;
   };
   explicit TrainStep(const Parts& parts);
@@ -55,17 +68,21 @@ class TrainStep {
 
  private:
   StepInputs Normalize(const std::vector<MicroBatch>& micro_batches);
+  int64_t MaxTokens(const std::vector<MicroBatch>& micro_batches);
+  // Nothing where rows lacked room.
+  std::optional<StepResult> Attempt(const std::vector<MicroBatch>& micro_batches, StepInputs step);
   void CountExactly(const std::vector<MicroBatch>& micro_batches, StepInputs step);
   Tensor ForwardBackward(const std::vector<MicroBatch>& micro_batches, const StepInputs& step);
   void RunPlan(const PipelinePlan& plan, StageModel& stage);
   void ReduceGradients();
   void SumSharedTable();
-  void Update(const Tensor& loss, const Tensor& routing);
-  StepResult Report(double num_tokens, const Tensor& routing);
+  void Update(const Tensor& loss, const Tensor& routing, const Tensor& overflow);
+  std::optional<StepResult> Report(const StepInputs& step, const Tensor& routing);
 
   const Parts parts_;
   const PipelinePlan plan_;
   const PipelinePlan forward_plan_;
+  double exchange_capacity_;  // 0: messages have the length of what there is
   bool records_margins_ = false;
   SelectionHook selection_hook_;
 };

@@ -113,16 +113,18 @@ StepEngine::StepEngine(const RunConfig& config, const Context::Options& resource
   }
   optimizer_ = std::make_unique<AdamW>(AdamWOf(config.optimizer()), *buckets_, *values_, context_);
   if (sharded) InitializeShares();
-  step_ = std::make_unique<TrainStep>(TrainStep::Parts{.model = *model_,
-                                                       .optimizer = *optimizer_,
-                                                       .weights = *weights_,
-                                                       .buckets = *buckets_,
-                                                       .mesh = *mesh_,
-                                                       .context = context_,
-                                                       .pipeline = pipeline_,
-                                                       .clip_norm = config.optimizer().clip_norm(),
-                                                       .seed = config.run().seed(),
-                                                       .observer = observer});
+  step_ = std::make_unique<TrainStep>(
+      TrainStep::Parts{.model = *model_,
+                       .optimizer = *optimizer_,
+                       .weights = *weights_,
+                       .buckets = *buckets_,
+                       .mesh = *mesh_,
+                       .context = context_,
+                       .pipeline = pipeline_,
+                       .clip_norm = config.optimizer().clip_norm(),
+                       .seed = config.run().seed(),
+                       .exchange_capacity = config.parallel().exchange_capacity(),
+                       .observer = observer});
 }
 
 void StepEngine::InitializeShares() {

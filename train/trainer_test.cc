@@ -99,15 +99,23 @@ class TrainerTest : public testing::TestWithParam<int> {
   }
 };
 
-// The lines of metrics.jsonl, without what a step cost.
-std::vector<Json> Results(const std::string& folder) {
+// The lines of metrics.jsonl.
+std::vector<Json> Records(const std::string& folder) {
   const auto text = ReadFile(RunPaths{folder}.metrics());
   CHECK(text.ok()) << text.status();
   std::vector<Json> records;
   for (absl::string_view line : absl::StrSplit(*text, '\n', absl::SkipEmpty())) {
-    Json& record = records.emplace_back(Json::parse(line.begin(), line.end()));
+    records.push_back(Json::parse(line.begin(), line.end()));
+  }
+  return records;
+}
+
+// ... without what a step cost.
+std::vector<Json> Results(const std::string& folder) {
+  std::vector<Json> records = Records(folder);
+  for (Json& record : records) {
     for (const char* cost :
-         {"tokens_per_second", "step_ms", "mfu", "peak_bytes", "checkpoint_stall_ms"}) {
+         {"tokens_per_second", "step_ms", "mfu", "peak_bytes", "checkpoint_stall_ms", "replays"}) {
       record.erase(cost);
     }
   }
@@ -193,6 +201,27 @@ TEST_P(TrainerTest, StopsAndGoesOnAsIfItHadNot) {
   EXPECT_EQ(SavedSteps(run), (Steps{2, 3, 4, 5}));
   EXPECT_EQ(Results(run), Results(alone));
   EXPECT_EQ(FilesOf(CheckpointPath(run, 5)), FilesOf(CheckpointPath(alone, 5)));
+}
+
+// Exchanges have less room than even routing needs. A run that resumes finds out again.
+TEST_P(TrainerTest, TellsOfStepsThatWereTakenAgain) {
+  const std::string exact = Folder("exact"), run = Folder("run");
+  const std::string experts = "parallel.expert_size=" + std::to_string(ranks());
+  const Overrides bounded = {experts, "parallel.exchange_capacity=0.25"};
+  Train(exact, {experts});
+  Train(run, bounded, Ask(Request::kStop, 3));
+  Train(run, bounded);
+  EXPECT_EQ(Results(run), Results(exact));
+  EXPECT_EQ(FilesOf(CheckpointPath(run, 5)), FilesOf(CheckpointPath(exact, 5)));
+
+  const bool rows_travel = ranks() > 1;
+  const std::string log = ReadFile(RunPaths{run}.log(0)).value();
+  for (const int step : {1, 4}) {
+    const std::string sentence = absl::StrCat("step ", step, ": exchanges had no room");
+    EXPECT_EQ(log.find(sentence) != std::string::npos, rows_travel) << sentence;
+    EXPECT_EQ(Records(run)[step - 1]["replays"].get<int64_t>() > 0, rows_travel);
+  }
+  EXPECT_EQ(Records(run)[1]["replays"], 0);
 }
 
 TEST_P(TrainerTest, ARequestToStopWithTheLastStepIsDone) {
