@@ -12,6 +12,7 @@
 #include "core/tensor/copy.h"
 #include "kernels/open_cuda.h"
 #include "parallel/collective_checks.h"
+#include "parallel/ops/bounded_exchange.h"
 #include "parallel/ops/exchange.h"
 #include "parallel/thread_communicator.h"
 
@@ -215,32 +216,52 @@ class NoWeights final : public WeightSource {
   Tensor Lease(Parameter& parameter, WeightFormat, DType) override { return parameter.value; }
 };
 
-// Rows to the ranks of their experts and back: the host reads how many there are, and goes on.
+// Rows to the ranks of their experts and back. `make` agrees on an exchange of 6 rows by their
+// offsets: 3 for expert 0, 1 for expert 2, 2 for expert 3.
+template <class Make>
+void CheckDispatch(Communicator& world, int num_waits, const Shape& local_shape, const Make& make) {
+  Rank rank(world);
+  const Tensor first = rank.OnDevice(std::vector<float>(4));
+  rank.communicator.AllReduce(first).Wait();
+
+  const Tensor offsets = EmptyOnHost(DType::kI32, {5}, "test", rank.context);
+  std::ranges::copy(std::vector{0, 3, 3, 4, 6}, offsets.data<int32_t>());
+  std::vector<float> values(12);
+  std::iota(values.begin(), values.end(), static_cast<float>(100 * world.rank()));
+  const Tensor x = rank.OnDevice(values).Reshape({6, 2});
+  const Tensor offsets_there = ToDevice(offsets, "test", rank.context);
+  const int64_t waits = rank.accelerator->num_waits();
+
+  NoWeights weights;
+  Tape tape(rank.context, weights);
+  const auto exchange = make(offsets_there, rank);
+  EXPECT_EQ(rank.accelerator->num_waits(), waits + num_waits);
+  const Var local = ToExperts(tape, tape.Input(x), exchange, &rank.communicator).Wait(tape);
+  const Var back = FromExperts(tape, local, exchange, &rank.communicator).Wait(tape);
+  EXPECT_EQ(rank.accelerator->num_waits(), waits + num_waits);
+  EXPECT_EQ(local.shape(), local_shape);
+  EXPECT_EQ(rank.OnHost(back.value()), values);
+}
+
+// The host reads how many there are, and goes on.
 TEST(DeviceCommunicator, ADispatchWaitsOnceForItsCounts) {
   RunOnThreads(2, [](Communicator& world) {
-    Rank rank(world);
-    const Tensor first = rank.OnDevice(std::vector<float>(4));
-    rank.communicator.AllReduce(first).Wait();
+    CheckDispatch(world, /*num_waits=*/1, {world.rank() == 0 ? 10 : 2, 2},
+                  [](const Tensor& offsets, Rank& rank) {
+                    const std::vector<int> owner = {0, 1, 1, 0};
+                    return MakeExchange(offsets, owner, 1, rank.communicator, rank.context);
+                  });
+  });
+}
 
-    const Tensor offsets = EmptyOnHost(DType::kI32, {5}, "test", rank.context);
-    std::ranges::copy(std::vector{0, 3, 3, 4, 6}, offsets.data<int32_t>());
-    std::vector<float> values(12);
-    std::iota(values.begin(), values.end(), static_cast<float>(100 * world.rank()));
-    const Tensor x = rank.OnDevice(values).Reshape({6, 2});
-    const Tensor offsets_there = ToDevice(offsets, "test", rank.context);
-    const int64_t waits = rank.accelerator->num_waits();
-
-    NoWeights weights;
-    Tape tape(rank.context, weights);
-    const std::vector<int> owner = {0, 1, 1, 0};
-    const Exchange exchange =
-        MakeExchange(offsets_there, owner, 1, rank.communicator, rank.context);
-    EXPECT_EQ(rank.accelerator->num_waits(), waits + 1);
-    const Var local = ToExperts(tape, tape.Input(x), exchange, &rank.communicator).Wait(tape);
-    const Var back = FromExperts(tape, local, exchange, &rank.communicator).Wait(tape);
-    EXPECT_EQ(rank.accelerator->num_waits(), waits + 1);
-    EXPECT_EQ(local.shape()[0], world.rank() == 0 ? 10 : 2);
-    EXPECT_EQ(rank.OnHost(back.value()), values);
+TEST(DeviceCommunicator, ABoundedDispatchWaitsForNothing) {
+  RunOnThreads(2, [](Communicator& world) {
+    CheckDispatch(world, /*num_waits=*/0, {2 * 5, 2}, [](const Tensor& offsets, Rank& rank) {
+      const std::vector<int> owner = {0, 0, 1, 1};
+      const Tensor overflow = rank.context.Zeros(DType::kF64, {1}, "test");
+      return MakeBoundedExchange(offsets, 6, owner, 1, {5, overflow}, rank.communicator,
+                                 rank.context);
+    });
   });
 }
 
