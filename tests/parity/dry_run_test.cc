@@ -57,5 +57,19 @@ TEST_P(DryRunMemory, IsWhatAStepTakes) {
 
 INSTANTIATE_TEST_SUITE_P(Layouts, DryRunMemory, testing::ValuesIn(DrawLayouts(kTrained, 10, 3)));
 
+// Exchanges of a fixed length: with room for all rows, so that no step is taken again.
+const Layout kBounded[] = {
+    {.ranks = 2, .expert_size = 2, .micro_batch_size = 3, .more = {"parallel.exchange_capacity=2"}},
+    {.ranks = 4,
+     .expert_size = 4,
+     .micro_batch_size = 3,
+     .zero_stage = 3,
+     .more = {"parallel.exchange_capacity=4"}},
+    {.ranks = 4,
+     .expert_size = 2,
+     .micro_batch_size = 3,
+     .more = {"parallel.expert_tensor_size=2", "parallel.exchange_capacity=2"}}};
+INSTANTIATE_TEST_SUITE_P(Bounded, DryRunMemory, testing::ValuesIn(kBounded));
+
 }  // namespace
 }  // namespace moebius
