@@ -11,18 +11,10 @@
 #include <span>
 #include <string>
 
+#include "core/tensor/accelerator.h"
 #include "core/tensor/dtype.h"
 
 namespace moebius {
-
-// A point in the work of an accelerator or of a group. Of the thread of its rank.
-class DeviceEvent {
- public:
-  virtual ~DeviceEvent() = default;
-  virtual bool IsDone() = 0;  // what stands before it
-  // Work that the accelerator is given from now on begins when the event is done.
-  virtual void HoldBackAccelerator() = 0;
-};
 
 // A message to (or from) a rank of the group.
 struct DeviceMessage {
@@ -93,9 +85,6 @@ class DeviceCollectives {
   // says why.
   virtual std::unique_ptr<DeviceGroup> Join(const Id& id, int rank, int size,
                                             std::string* failure) = 0;
-
-  // Behind the work that the accelerator has been given until now.
-  virtual std::unique_ptr<DeviceEvent> MarkAccelerator() = 0;
 
   // Called before the host waits for the accelerator's work: what that work waits for in turn may
   // be of other ranks, which may never come.

@@ -151,7 +151,7 @@ Handle DeviceCommunicator::StartOn(DeviceLink& link, const Call& call, int peer,
                                    int64_t scratch_bytes, Give give) {
   std::shared_ptr<Storage> scratch;
   if (scratch_bytes > 0) scratch = shared_->arena.Allocate(scratch_bytes, "sums");
-  auto exchange = std::make_shared<DeviceExchange>(link, shared_->collectives->MarkAccelerator(),
+  auto exchange = std::make_shared<DeviceExchange>(link, shared_->accelerator->Mark(),
                                                    std::move(scratch), std::move(give));
   Handle host = host_.Carry(call, peer, CarrierOf(exchange));
   return Handle(std::make_shared<Operation>(std::move(exchange), std::move(host), *this));

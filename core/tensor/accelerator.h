@@ -6,6 +6,9 @@
 // (core/tensor/copy.h), and it waits. Waits are counted, so that a step that should wait once can
 // be held to it.
 //
+// Work may also go on in streams beside its own: copies to and from the host, and what other ranks
+// take part in. Events order one behind the other, and the host waits for none of them.
+//
 // Belongs to the thread of its rank; memory alone may be given back by any.
 #pragma once
 
@@ -22,6 +25,29 @@ namespace moebius {
 namespace kernels {
 struct Backend;
 }
+
+// A point in the work of an accelerator or of a stream beside it. Of the thread of its rank.
+class DeviceEvent {
+ public:
+  virtual ~DeviceEvent() = default;  // what follows it still does
+  virtual bool IsDone() = 0;         // what stands before it
+  // Work that the accelerator is given from now on begins when the event is done.
+  virtual void HoldBackAccelerator() = 0;
+};
+
+// Work of an accelerator beside its own: streams go on independently but for the events between
+// them.
+class SideStream {
+ public:
+  virtual ~SideStream() = default;  // waits for nothing
+
+  virtual void* stream() = 0;
+  virtual void Follow(const DeviceEvent& event) = 0;  // what is added next begins when it is done
+  // As Accelerator::Copy.
+  virtual void Copy(const void* from, void* to, int64_t bytes) = 0;
+  virtual std::unique_ptr<DeviceEvent> Mark() = 0;  // behind all of this
+  virtual void Finish() = 0;  // returns when its work is done; any thread, which then alone uses it
+};
 
 class Accelerator {
  public:
@@ -44,6 +70,11 @@ class Accelerator {
   // Between its own memory and the host's, either way, or within its own. Before Wait returns the
   // host neither writes what is copied from, nor reads what is copied to.
   virtual void Copy(const void* from, void* to, int64_t bytes) = 0;
+
+  // Behind the work that it has been given until now.
+  virtual std::unique_ptr<DeviceEvent> Mark() = 0;
+  // Any thread, which uses the device then.
+  virtual std::unique_ptr<SideStream> MakeSideStream() = 0;
 
   // In which its work is queued; what that is is known to its kernels alone.
   virtual void* stream() const = 0;

@@ -31,6 +31,16 @@ void Copy(const Tensor& from, const Tensor& to) {
   HoldHostMemory(to, accelerator);
 }
 
+void Copy(const Tensor& from, const Tensor& to, SideStream& stream) {
+  CHECK_EQ(from.bytes(), to.bytes());
+  if (from.bytes() == 0) return;
+  const Tensor& there = from.device().is_cuda() ? from : to;
+  CHECK(there.device().is_cuda()) << "no copy of an accelerator";
+  stream.Copy(from.address(), to.address(), from.bytes());
+  HoldHostMemory(from, *there.storage()->accelerator());
+  HoldHostMemory(to, *there.storage()->accelerator());
+}
+
 void CopyPieces(const Tensor& from, const Tensor& to, std::span<const CopyPiece> pieces,
                 Context& context) {
   CHECK(from.device() == to.device()) << "pieces of two devices";

@@ -22,6 +22,11 @@ void Clear(const Tensor& x);
 // accelerators of one rank. The host reads `to` after Context::Wait, and writes `from` after it.
 void Copy(const Tensor& from, const Tensor& to);
 
+// The same in the order of a stream beside the accelerator's work. REQUIRES: one of both lies on
+// the accelerator; its own work is held back until the copy is done (SideStream::Mark) before the
+// host waits for it.
+void Copy(const Tensor& from, const Tensor& to, SideStream& stream);
+
 // Bytes at an offset of one tensor to an offset of another, on one device. Pieces do not overlap.
 struct CopyPiece {
   int64_t from, to, bytes;

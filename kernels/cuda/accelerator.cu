@@ -52,9 +52,8 @@ class CudaSideStream final : public SideStream {
     static_cast<const CudaEvent&>(event).HoldBack(stream_);
   }
   void Copy(const void* from, void* to, int64_t bytes) override {
-    CheckCuda(
-        cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDeviceToDevice, stream_),
-        "copying memory");
+    CheckCuda(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDefault, stream_),
+              "copying memory");
   }
   std::unique_ptr<DeviceEvent> Mark() override {
     return std::make_unique<CudaEvent>(stream_, device_);

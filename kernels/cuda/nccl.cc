@@ -173,7 +173,6 @@ class NcclCollectives final : public DeviceCollectives {
     group->Abort();
     return nullptr;
   }
-  std::unique_ptr<DeviceEvent> MarkAccelerator() override { return device_->Mark(); }
   void SetBeforeWait(std::function<void()> call) override {
     device_->SetBeforeWait(std::move(call));
   }

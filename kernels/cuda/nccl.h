@@ -6,6 +6,7 @@
 #include <string>
 
 #include "kernels/cuda/accelerator.h"
+#include "kernels/device_collectives.h"
 
 namespace moebius::cuda {
 
