@@ -5,6 +5,7 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <string_view>
 
 #include "kernels/cuda/cuda.h"
 #include "kernels/cuda/emulation/stream.h"
@@ -43,6 +44,7 @@ class EmulatedSideStream final : public SideStream {
   }
   void Copy(const void* from, void* to, int64_t bytes) override {
     stream_.Add([=] { std::memcpy(to, from, static_cast<size_t>(bytes)); });
+    if (is_early_) stream_.RunEarly();
   }
   std::unique_ptr<DeviceEvent> Mark() override {
     return std::make_unique<EmulatedEvent>(stream_, device_);
@@ -50,8 +52,14 @@ class EmulatedSideStream final : public SideStream {
   void Finish() override { stream_.Run(); }
 
  private:
+  static bool IsEarly() {
+    const char* when = std::getenv("MOEBIUS_EMULATED_SIDE_STREAMS");
+    return when != nullptr && std::string_view(when) == "early";
+  }
+
   Stream stream_;
   Device& device_;
+  const bool is_early_ = IsEarly();
 };
 
 class EmulatedDevice final : public Device {

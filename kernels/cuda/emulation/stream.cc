@@ -6,6 +6,11 @@
 #include "core/base/check.h"
 
 namespace moebius::cuda_emulation {
+namespace {
+
+thread_local bool runs_early = false;  // so that no event makes another stream run
+
+}  // namespace
 
 void* Memory::Map(int64_t bytes) {
   const std::lock_guard lock(mutex_);
@@ -47,6 +52,16 @@ void Memory::Protect(int access) {
 }
 
 void Stream::RunWhileItCan(const std::function<bool()>& enough) {
+  if (!runs_early) RunSteps(enough);
+}
+
+void Stream::RunEarly() {
+  runs_early = true;
+  RunSteps([] { return false; });
+  runs_early = false;
+}
+
+void Stream::RunSteps(const std::function<bool()>& enough) {
   if (running_ || steps_.empty()) return;
   const Memory::Access access(memory_);
   running_ = true;
