@@ -4,12 +4,12 @@
 
 namespace moebius {
 
-Tensor Context::Empty(DType dtype, const Shape& shape, const char* name) {
-  return Tensor(dtype, shape, device_arena_.Allocate(shape.num_elements() * SizeOf(dtype), name));
+Tensor Context::Empty(DType dtype, const Shape& shape, const char* name, MemoryTier tier) {
+  return Tensor(dtype, shape, arena(tier).Allocate(shape.num_elements() * SizeOf(dtype), name));
 }
 
-Tensor Context::Zeros(DType dtype, const Shape& shape, const char* name) {
-  Tensor x = Empty(dtype, shape, name);
+Tensor Context::Zeros(DType dtype, const Shape& shape, const char* name, MemoryTier tier) {
+  Tensor x = Empty(dtype, shape, name, tier);
   Clear(x);
   return x;
 }

@@ -12,6 +12,7 @@
 
 namespace moebius {
 
+// The device's memory, and its host's: pinned, where an accelerator copies from and to it.
 enum class MemoryTier { kDevice, kHost };
 
 // The numbers of a step that kernels read, [kSize] F64 on the device: so no kernel is told what
@@ -44,6 +45,8 @@ class Context {
     int64_t chunk_elements = int64_t{1} << 21;
     // On kMeta: those of the device that is planned for pack weights (packs_weights).
     bool packs_weights = true;
+    // On kMeta: the device that is planned for reads the host tier (reads_host_tier).
+    bool reads_host_tier = true;
   };
 
   explicit Context(const Options& options)
@@ -55,7 +58,8 @@ class Context {
         accelerator_(options.accelerator),
         observer_(options.observer),
         chunk_elements_(options.chunk_elements),
-        packs_weights_(options.packs_weights && options.accelerator == nullptr) {}
+        packs_weights_(options.packs_weights && options.accelerator == nullptr),
+        reads_host_tier_(options.reads_host_tier && options.accelerator == nullptr) {}
   Context() : Context(Options{}) {}
   ~Context() { Wait(); }
 
@@ -75,6 +79,9 @@ class Context {
   // Products read images of weights in an order of their own, one for each direction
   // (kernels/weight_images.h): the CPU's do, an accelerator's read weights as they are.
   bool packs_weights() const { return packs_weights_; }
+  // Kernels compute on the host tier as on the device's own: on the CPU both are one memory, with
+  // two budgets. An accelerator's numbers are copied from one to the other.
+  bool reads_host_tier() const { return reads_host_tier_; }
 
   // Every op calls it once its arguments are checked, and every part of a step where it begins
   // (core/tensor/work.h).
@@ -86,9 +93,11 @@ class Context {
     if (accelerator_ != nullptr) accelerator_->Wait();
   }
 
-  // Uninitialised, from the device tier. `name` is for accounting: "experts.x".
-  Tensor Empty(DType dtype, const Shape& shape, const char* name);
-  Tensor Zeros(DType dtype, const Shape& shape, const char* name);
+  // Uninitialised. `name` is for accounting: "experts.x".
+  Tensor Empty(DType dtype, const Shape& shape, const char* name,
+               MemoryTier tier = MemoryTier::kDevice);
+  Tensor Zeros(DType dtype, const Shape& shape, const char* name,
+               MemoryTier tier = MemoryTier::kDevice);
 
  private:
   const Device device_;
@@ -99,6 +108,7 @@ class Context {
   WorkObserver* const observer_;
   const int64_t chunk_elements_;
   const bool packs_weights_;
+  const bool reads_host_tier_;
   Tensor step_state_;
   double learning_rate_ = 0;
 };

@@ -62,8 +62,7 @@ void CopyPieces(const Tensor& from, const Tensor& to, std::span<const CopyPiece>
 
 Tensor EmptyOnHost(DType dtype, const Shape& shape, const char* name, Context& context) {
   if (context.accelerator() == nullptr) return context.Empty(dtype, shape, name);
-  Arena& host = context.arena(MemoryTier::kHost);
-  return Tensor(dtype, shape, host.Allocate(shape.num_elements() * SizeOf(dtype), name));
+  return context.Empty(dtype, shape, name, MemoryTier::kHost);
 }
 
 Tensor HostSide(const Tensor& x, Context& context) {

@@ -15,6 +15,7 @@ struct Work {
     kProduct,  // [rows, inner] x [inner, columns]; the rows are shared out among `groups` matrices
     kAttention,  // causal: `rows` queries
     kMemory,     // as many bytes as go through it, and few operations for each
+    kTransfer,   // between the device's memory and the host's: `bytes` each way, at once
   };
   const char* op = "";
   Kind kind = Kind::kMemory;
