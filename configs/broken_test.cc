@@ -120,6 +120,8 @@ const Broken kBroken[] = {
     {"hidden_size: 16", "hidden_size: 9223372036854775807",
      "9:3: model.hidden_size: 9.223372037e+18 is out of range, must be at least 1 and at most "
      "1048576"},
+    {"train {", "optimizer { moments_tier: DISK } train {",
+     "2:13: optimizer.moments_tier: DISK is not allowed, must be one of DEVICE, HOST"},
     {"train {", "optimizer { peak_lr: nan } train {",
      "2:13: optimizer.peak_lr: nan is out of range, must be more than 0 and at most 100"},
     {"train {", "optimizer { peak_lr: 1e999 } train {",

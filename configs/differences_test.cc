@@ -32,7 +32,8 @@ TEST(ResultDifferences, CostLayoutPlaceAndLengthMayChange) {
       Differences({"run.dir=elsewhere", "run.threads_per_rank=3", "run.deadline_seconds=5",
                    "train.num_steps=20", "train.micro_batch_size=4", "train.log_interval_steps=7",
                    "train.eval_interval_steps=5", "parallel.expert_size=4",
-                   "checkpoint.interval_steps=3", "checkpoint.keep_last=1", "data.dir=moved"}),
+                   "optimizer.moments_tier=HOST", "checkpoint.interval_steps=3",
+                   "checkpoint.keep_last=1", "data.dir=moved"}),
       IsEmpty());
 }
 

@@ -9,6 +9,7 @@
 #include "core/placement/parameter.h"
 #include "core/tensor/context.h"
 #include "kernels/adamw.h"
+#include "optim/moments.h"
 #include "parallel/gradient_buckets.h"
 #include "parallel/value_buckets.h"
 
@@ -25,7 +26,7 @@ class AdamW {
  public:
   // Elements [begin, end) of a parameter's local tensor, which this rank updates: all of them, or
   // what its share of a bucket holds, perhaps none. Tensors are flat, in the master dtype; m and v
-  // are the first and second moment.
+  // are the first and second moment, in their tier (moments.h).
   struct State {
     Parameter* parameter = nullptr;
     int64_t begin = 0;
@@ -37,16 +38,21 @@ class AdamW {
   };
 
   // Moments start at zero. All outlive the optimizer.
-  AdamW(const AdamWSpec& spec, GradientBuckets& gradients, ValueBuckets& values, Context& context);
+  AdamW(const AdamWSpec& spec, GradientBuckets& gradients, ValueBuckets& values, Context& context,
+        const Moments::Options& moments = {});
 
   // One update with the learning rate, step (for the bias correction) and clip scale of
   // context.step_state(), which may also say that nothing is updated.
   // The packed images that a weight has are written with it where this rank has and updates it
-  // whole; else they are stale then. A sharded optimizer fetches what the other ranks have updated.
+  // whole, in one piece; else they are stale then. A sharded optimizer fetches what the other ranks
+  // have updated.
   // REQUIRES: every gradient is reduced (GradientBuckets::Reduce).
   void Step();
 
   std::vector<State>& states() { return states_; }
+
+  // Step gives work to streams beside the accelerator's.
+  bool uses_side_streams() const { return moments_.use_side_streams(); }
 
  private:
   struct Place {  // of a state
@@ -55,13 +61,16 @@ class AdamW {
   };
 
   void AddStates(size_t bucket);
-  void Update(const State& state, const Tensor& gradient);
+  void Update(const State& state, const Place& place, const Tensor& gradients,
+              const Moments::Piece& piece);
+  void RaiseVersion(const State& state);  // and those of the images that were written
   std::vector<kernels::AdamWArgs::Image> ImagesToUpdate(const State& state) const;
 
   const AdamWSpec spec_;
   GradientBuckets& gradients_;
   ValueBuckets& values_;
   Context& context_;
+  Moments moments_;
   std::vector<State> states_;  // bucket by bucket
   std::vector<Place> places_;
 };

@@ -53,6 +53,11 @@ AdamWSpec AdamWOf(const OptimizerConfig& config) {
           .weight_decay = config.weight_decay()};
 }
 
+Moments::Options MomentsOf(const OptimizerConfig& config) {
+  const bool on_host = config.moments_tier() == OptimizerConfig::HOST;
+  return {.tier = on_host ? MemoryTier::kHost : MemoryTier::kDevice};
+}
+
 }  // namespace
 
 DType ComputeDtypeOf(const RunConfig& config) {
@@ -111,7 +116,8 @@ StepEngine::StepEngine(const RunConfig& config, const Context::Options& resource
   } else {
     weights_ = std::make_unique<kernels::ResidentWeights>(context_);
   }
-  optimizer_ = std::make_unique<AdamW>(AdamWOf(config.optimizer()), *buckets_, *values_, context_);
+  optimizer_ = std::make_unique<AdamW>(AdamWOf(config.optimizer()), *buckets_, *values_, context_,
+                                       MomentsOf(config.optimizer()));
   if (sharded) InitializeShares();
   step_ = std::make_unique<TrainStep>(
       TrainStep::Parts{.model = *model_,

@@ -65,6 +65,7 @@ std::vector<CheckpointTensor> ModelTensors(ParameterStore& store) {
 
 std::vector<CheckpointTensor> TrainingTensors(Session& session) {
   const ParameterStore& store = session.model().store();
+  store.context().Wait();  // moments may be on their way to the host
   const bool sharded = session.values().are_sharded();
   std::vector<CheckpointTensor> tensors;
   if (!sharded) tensors = ParameterTensors(store);

@@ -11,7 +11,8 @@
 
 namespace moebius {
 
-// This rank's share of the model, or of all training state. The tensors share the session's memory.
+// This rank's share of the model, or of all training state. The tensors share the session's memory;
+// those that the host holds are as the device has left them.
 // ModelTensors REQUIRES: no value is sharded.
 std::vector<CheckpointTensor> ModelTensors(ParameterStore& store);
 std::vector<CheckpointTensor> TrainingTensors(Session& session);

@@ -7,7 +7,7 @@ import sys
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
-from program import PROGRAM, Case, steps  # noqa: E402
+from program import PROGRAM, Case, checkpoints, results, steps  # noqa: E402
 
 FAKE_NCCL = os.path.abspath("kernels/cuda/emulation/libnccl_fake.so")
 EMULATED_GPU = os.path.abspath("kernels/cuda/libmoebius_cuda_emulated.so")
@@ -67,6 +67,18 @@ class EmulatedGpuTest(Case):
     def test_a_gpu_trains_as_the_cpu_does(self):
         self.check_curves("FP32", 1e-5)
         self.check_curves("BF16", 1e-2)
+
+    def test_moments_on_the_host_and_back(self):
+        """Each step with them elsewhere than the one before: the bits of a run without that."""
+        plain, moving = self.folder / "plain", self.folder / "moving"
+        values = {"launch": (self.program,), "run__device": "CUDA", "precision__compute": "BF16",
+                  "optimizer__schedule": "CONSTANT", "optimizer__warmup_steps": 0}
+        self.train(plain, train__num_steps=3, **values)
+        for step, tier in enumerate(("DEVICE", "HOST", "DEVICE"), 1):
+            self.train(moving, train__num_steps=step, optimizer__moments_tier=tier, **values)
+        self.assertEqual(results(moving), results(plain))
+        self.assertEqual(self.checksums(checkpoints(moving)[0]),
+                         self.checksums(checkpoints(plain)[0]))
 
     def test_ranks_that_share_a_gpu_train_as_those_on_cores(self):
         self.check_curves("FP32", 1e-5, "--ranks", 2, parallel__expert_size=2)
