@@ -153,21 +153,23 @@ absl::Status Trainer::Record(const StepResult& result, double step_seconds) {
   if (recorder_ == nullptr || !logged) return absl::OkStatus();
   const double flops_per_token =
       3 * session_.model().spec().ForwardFlopsPerToken(train.sequence_length());
-  StepMetrics metrics{.step = step,
-                      .loss = result.loss,
-                      .balance_loss = result.routing.balance_loss,
-                      .z_loss = result.routing.z_loss,
-                      .grad_norm = result.gradient_norm,
-                      .lr = session_.learning_rate(),
-                      .tokens = tokens_,
-                      .tokens_per_second = result.tokens / step_seconds,
-                      .step_ms = 1e3 * step_seconds,
-                      .mfu = options_.peak_flops > 0 ? flops_per_token * result.tokens /
-                                                           step_seconds / options_.peak_flops
-                                                     : 0,
-                      .peak_bytes = session_.context().arena().total().peak_bytes,
-                      .checkpoint_stall_ms = std::exchange(stall_ms_, 0),
-                      .replays = std::exchange(replays_, 0)};
+  StepMetrics metrics{
+      .step = step,
+      .loss = result.loss,
+      .balance_loss = result.routing.balance_loss,
+      .z_loss = result.routing.z_loss,
+      .grad_norm = result.gradient_norm,
+      .lr = session_.learning_rate(),
+      .tokens = tokens_,
+      .tokens_per_second = result.tokens / step_seconds,
+      .step_ms = 1e3 * step_seconds,
+      .mfu = options_.peak_flops > 0
+                 ? flops_per_token * result.tokens / step_seconds / options_.peak_flops
+                 : 0,
+      .peak_bytes = session_.context().arena().total().peak_bytes,
+      .host_peak_bytes = session_.context().arena(MemoryTier::kHost).total().peak_bytes,
+      .checkpoint_stall_ms = std::exchange(stall_ms_, 0),
+      .replays = std::exchange(replays_, 0)};
   for (size_t i = 0; i < result.routing.layers.size(); ++i) {
     const std::vector<double>& counts = result.routing.counts[i];
     metrics.expert_load.push_back(

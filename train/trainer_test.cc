@@ -114,8 +114,8 @@ std::vector<Json> Records(const std::string& folder) {
 std::vector<Json> Results(const std::string& folder) {
   std::vector<Json> records = Records(folder);
   for (Json& record : records) {
-    for (const char* cost :
-         {"tokens_per_second", "step_ms", "mfu", "peak_bytes", "checkpoint_stall_ms", "replays"}) {
+    for (const char* cost : {"tokens_per_second", "step_ms", "mfu", "peak_bytes", "host_peak_bytes",
+                             "checkpoint_stall_ms", "replays"}) {
       record.erase(cost);
     }
   }

@@ -24,7 +24,8 @@ struct StepMetrics {
   double tokens_per_second = 0;
   double step_ms = 0;
   double mfu = 0;
-  int64_t peak_bytes = 0;
+  int64_t peak_bytes = 0;       // of the device
+  int64_t host_peak_bytes = 0;  // of the host, beside that
   double checkpoint_stall_ms = 0;
   int64_t replays = 0;
   std::vector<LayerLoad> expert_load = {};

@@ -39,6 +39,7 @@ absl::Status MetricsLog::Write(const StepMetrics& metrics) {
   for (const auto& [key, value] : Scalars(metrics)) record[key] = value;
   record["tokens"] = metrics.tokens;
   record["peak_bytes"] = metrics.peak_bytes;
+  record["host_peak_bytes"] = metrics.host_peak_bytes;
   record["replays"] = metrics.replays;
   Json& loads = record["expert_load"] = Json::array();
   for (const LayerLoad& load : metrics.expert_load) {

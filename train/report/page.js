@@ -69,6 +69,7 @@ function drawTiles() {
     ["tokens/s, median", number(median(speeds), 0)],
     ["MFU, median", number(100 * median(shares), 1) + " %"],
     ["peak memory of a rank", number(last(run.steps.peak_bytes) / 2 ** 20, 0) + " MiB"],
+    ["beside it, on the host", number(last(run.steps.host_peak_bytes) / 2 ** 20, 0) + " MiB"],
   ]) {
     const tile = add(byId("tiles"), "div", undefined, "tile");
     add(tile, "b", value);

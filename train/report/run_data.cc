@@ -16,9 +16,19 @@ using Json = nlohmann::json;
 constexpr size_t kMaxPoints = 1000;
 constexpr size_t kMaxColumns = 240;
 
-constexpr const char* kCurves[] = {
-    "step",   "loss", "balance_loss",      "z_loss",  "grad_norm",  "lr",
-    "tokens", "mfu",  "tokens_per_second", "step_ms", "peak_bytes", "expert_load_max_over_mean"};
+constexpr const char* kCurves[] = {"step",
+                                   "loss",
+                                   "balance_loss",
+                                   "z_loss",
+                                   "grad_norm",
+                                   "lr",
+                                   "tokens",
+                                   "mfu",
+                                   "tokens_per_second",
+                                   "step_ms",
+                                   "peak_bytes",
+                                   "host_peak_bytes",
+                                   "expert_load_max_over_mean"};
 
 struct Records {
   std::vector<Json> steps;
