@@ -88,6 +88,7 @@ constexpr Range kRanges[] = {
     {"device.op_seconds", 0, 1},
     {"device.reduction_bandwidth", 0, kMaxBandwidth},
     {"device.chunk_elements", 1, 1LL << 40},
+    {"device.host_bandwidth", 0, kMaxBandwidth},
     {"device.ops.seconds", 0, 1},
     {"device.ops.seconds_per_flop", 0, 1},
     {"device.ops.seconds_per_byte", 0, 1},

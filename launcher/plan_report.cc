@@ -42,7 +42,7 @@ std::vector<std::pair<const char*, int64_t>> KindsOf(const RankMemory& memory) {
 std::string MemoryText(const PlanSubject& subject, const StepPlan& plan) {
   std::string text = absl::StrFormat("%-10s", "MiB");
   for (const auto& [kind, bytes] : KindsOf({})) absl::StrAppendFormat(&text, " %11s", kind);
-  absl::StrAppendFormat(&text, " %11s\n", "peak");
+  absl::StrAppendFormat(&text, " %11s %11s\n", "peak", "host");
   const int ranks_of_stage = subject.num_ranks / static_cast<int>(plan.stages.size());
   for (size_t s = 0; s < plan.stages.size(); ++s) {
     const StagePlan& stage = plan.stages[s];
@@ -50,7 +50,8 @@ std::string MemoryText(const PlanSubject& subject, const StepPlan& plan) {
     for (const auto& [kind, bytes] : KindsOf(stage.memory)) {
       absl::StrAppendFormat(&text, " %11.1f", static_cast<double>(bytes) / kMiB);
     }
-    absl::StrAppendFormat(&text, " %11.1f%s\n", static_cast<double>(stage.bytes()) / kMiB,
+    absl::StrAppendFormat(&text, " %11.1f %11.1f%s\n", static_cast<double>(stage.bytes()) / kMiB,
+                          static_cast<double>(stage.memory.host) / kMiB,
                           static_cast<int>(s) == plan.fullest_stage ? "  the fullest" : "");
   }
   if (subject.memory_bytes > 0) {
@@ -146,6 +147,7 @@ Json StageJson(const StagePlan& stage, const StageSimulation& simulation) {
   Json bytes;
   for (const auto& [kind, number] : KindsOf(stage.memory)) bytes[kind] = number;
   bytes["peak"] = stage.bytes();
+  bytes["host"] = stage.memory.host;
   Json ops = Json::array();
   for (const auto& [name, time] : LongestOps(stage)) {
     ops.push_back({{"name", name}, {"count", time.count}, {"seconds", time.seconds}});
@@ -235,6 +237,7 @@ Json PlanJson(const PlanSubject& subject, const StepPlan& plan) {
   const int ranks_of_stage = subject.num_ranks / static_cast<int>(plan.stages.size());
   json["fullest_rank"] = plan.fullest_stage * ranks_of_stage;
   json["peak_bytes"] = plan.peak_bytes();
+  json["host_bytes"] = plan.host_bytes();
   json["stages"] = Json::array();
   for (size_t s = 0; s < plan.stages.size(); ++s) {
     json["stages"].push_back(StageJson(plan.stages[s], plan.timeline.stages[s]));
@@ -253,19 +256,20 @@ std::string SearchText(const PlanSubject& subject, const SearchResult& result) {
     absl::StrAppendFormat(&text, "%-18s %s\n", "failed", failure.ToString());
   }
   text += "\n";
-  absl::StrAppendFormat(&text, "%6s %8s %7s %6s %6s  %-16s %4s %-9s %5s %12s %6s %9s\n", "tensor",
-                        "pipeline", "context", "expert", "exp_tp", "schedule", "zero", "recompute",
-                        "micro", "tokens/s", "MFU", "peak MiB");
+  absl::StrAppendFormat(&text, "%6s %8s %7s %6s %6s  %-16s %4s %-9s %5s %12s %6s %9s %9s\n",
+                        "tensor", "pipeline", "context", "expert", "exp_tp", "schedule", "zero",
+                        "recompute", "micro", "tokens/s", "MFU", "peak MiB", "host MiB");
   for (const Candidate& candidate : result.best) {
     const ParallelConfig& parallel = candidate.config.parallel();
     absl::StrAppendFormat(
-        &text, "%6d %8d %7d %6d %6d  %-16s %4d %-9s %5d %12s %5.1f%% %9.0f\n",
+        &text, "%6d %8d %7d %6d %6d  %-16s %4d %-9s %5d %12s %5.1f%% %9.0f %9.0f\n",
         parallel.tensor_size(), parallel.pipeline_size(), parallel.context_size(),
         parallel.expert_size(), parallel.expert_tensor_size(), ScheduleOf(parallel),
         parallel.zero_stage(), ParallelConfig::Recompute_Name(parallel.recompute()),
         candidate.config.train().micro_batch_size(),
         FormatWithCommas(static_cast<int64_t>(candidate.plan.tokens_per_second())),
-        100 * candidate.plan.mfu(), static_cast<double>(candidate.plan.peak_bytes()) / kMiB);
+        100 * candidate.plan.mfu(), static_cast<double>(candidate.plan.peak_bytes()) / kMiB,
+        static_cast<double>(candidate.plan.host_bytes()) / kMiB);
   }
   return absl::StrCat(text, "\nthe first one: ", OverridesOf(result.best.front().config), "\n");
 }
@@ -276,6 +280,7 @@ Json SearchJson(const PlanSubject& subject, const SearchResult& result) {
     Json layout = RatesJson(candidate.plan);
     layout["overrides"] = OverridesOf(candidate.config);
     layout["peak_bytes"] = candidate.plan.peak_bytes();
+    layout["host_bytes"] = candidate.plan.host_bytes();
     layouts.push_back(std::move(layout));
   }
   Json failed = Json::array();

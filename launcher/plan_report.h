@@ -19,9 +19,9 @@ struct PlanSubject {
   ParameterCount parameters = {};
 };
 
-// Parameters, bytes of each stage's first rank by kind and the fullest of them, step time and
-// rates, a line a stage, the ops that take longest in a whole step on the stage that has most to
-// do, and where there are stages their timeline.
+// Parameters, bytes of each stage's first rank by kind and the fullest of them, on the device and
+// beside it in its host's memory, step time and rates, a line a stage, the ops that take longest in
+// a whole step on the stage that has most to do, and where there are stages their timeline.
 std::string PlanText(const PlanSubject& subject, const StepPlan& plan);
 
 // The same numbers; the timeline as lists of actions with start and end.

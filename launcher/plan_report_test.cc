@@ -24,6 +24,7 @@ StepPlan Plan() {
   plan.stages[1].memory.activations = 20 * kMiB;
   plan.stages[1].memory.scratch = 2 * kMiB;
   plan.stages[1].memory.peak = 60 * kMiB;
+  plan.stages[1].memory.host = 7 * kMiB;
   plan.stages[1].micro_batches = {.compute = 1.5, .exchange = 0.25};
   plan.stages[1].rest = {.compute = 0.25};
   plan.stages[1].ops["linear"] = {.count = 3, .seconds = 1, .flops = 5e11};
@@ -50,7 +51,7 @@ TEST(PlanText, TellsParametersTimeAndMemory) {
   ExpectHas(text, "4 of \"abacus\"");
   ExpectHas(text, "500, 125 a rank");
   ExpectHas(text, "50.0%: 0.5 TFLOP/s of 1 a rank");
-  ExpectHas(text, "62.0  the fullest");
+  ExpectHas(text, "62.0         7.0  the fullest");
   ExpectHas(text, "fits the 100.0 of a device");
   ExpectHas(text, "|" + std::string(22, 'F') + std::string(44, '.') + std::string(22, 'B') + "|");
   ExpectHas(text, "stage 1, a whole step");
@@ -91,6 +92,8 @@ TEST(PlanJson, HasTheSameNumbers) {
   EXPECT_EQ(json["step"]["mfu"], 0.5);
   EXPECT_EQ(json["fullest_rank"], 2);
   EXPECT_EQ(json["peak_bytes"], 62 * kMiB);
+  EXPECT_EQ(json["host_bytes"], 7 * kMiB);
+  EXPECT_EQ(json["stages"][0]["bytes"]["host"], 0);
   EXPECT_EQ(json["stages"][1]["bytes"]["activations"], 20 * kMiB);
   EXPECT_EQ(json["stages"][0]["bubble_seconds"], 0.75);
   EXPECT_EQ(json["stages"][1]["ops"][0]["seconds"], 1);

@@ -26,6 +26,8 @@ RunConfig Config(const std::vector<std::string>& overrides, bool dense = false) 
   return config;
 }
 
+const std::string kMomentsOnHost = "optimizer.moments_tier=HOST";
+
 void ExpectOneWait(const RunConfig& config) {
   OnTinySessions(1, config, [](Session& session) {
     Accelerator* const accelerator = session.context().accelerator();
@@ -45,6 +47,10 @@ TEST(DeviceStep, OfADenseModelWaitsOnce) {
   for (const char* precision : {"precision.compute=FP32", "precision.compute=BF16"}) {
     ExpectOneWait(Config({precision}, /*dense=*/true));
   }
+}
+
+TEST(DeviceStep, WithMomentsOnTheHostWaitsOnce) {
+  ExpectOneWait(Config({"precision.compute=BF16", kMomentsOnHost}));
 }
 
 TEST(DeviceStep, OfExpertsWaitsOnce) {
@@ -76,21 +82,24 @@ TEST(DeviceStepDeathTest, ItsMemoryIsClosedToTheHost) {
 
 // By a plan of a device that reads weights as they are; kernels have scratch beside that.
 TEST(DeviceStep, TakesTheMemoryThatIsPlanned) {
-  for (const char* precision : {"precision.compute=FP32", "precision.compute=BF16"}) {
-    SCOPED_TRACE(precision);
-    const RunConfig config =
-        Config({precision, "model.hidden_size=64", "train.sequence_length=64"});
+  const std::string fp32 = "precision.compute=FP32", bf16 = "precision.compute=BF16";
+  for (std::vector<std::string> overrides :
+       {std::vector{fp32}, std::vector{bf16}, std::vector{bf16, kMomentsOnHost}}) {
+    SCOPED_TRACE(overrides.back());
+    overrides.insert(overrides.end(), {"model.hidden_size=64", "train.sequence_length=64"});
+    const RunConfig config = Config(overrides);
     OnTinySessions(1, config, [](Session& session) {
       session.Step();
       session.Step();
-      const auto plan =
-          DryRun(session.config(), TinyDataset().vocab_size(), 0, 1, {}, {.packs_weights = false});
+      const auto plan = DryRun(session.config(), TinyDataset().vocab_size(), 0, 1, {},
+                               {.packs_weights = false, .reads_host_tier = false});
       ASSERT_TRUE(plan.ok()) << plan.status();
-      const RankMemory real = MemoryOf(session.context().arena(), Arena("messages", kMeta));
+      const RankMemory real = MemoryOf(session.context(), Arena("messages", kMeta));
       EXPECT_EQ(plan->parameters, real.parameters);
       EXPECT_EQ(plan->weights, real.weights);
       EXPECT_EQ(plan->gradients, real.gradients);
       EXPECT_EQ(plan->states, real.states);
+      EXPECT_EQ(plan->host, real.host);
       const auto planned = static_cast<double>(plan->peak);
       EXPECT_NEAR(static_cast<double>(real.peak) / planned, 1, 0.1);
     });
@@ -112,9 +121,25 @@ std::vector<std::vector<std::byte>> StateOf(Session& session) {
   return state;
 }
 
-TEST(DeviceStep, IsSkippedOnTheDevice) {
-  const RunConfig config =
-      Config({"precision.compute=FP32", "model.moe.balance.bias_update_rate=0.01"});
+// The same bits wherever the moments are.
+TEST(DeviceStep, TrainsAlikeWithMomentsOnTheHost) {
+  for (const int zero_stage : {0, 2}) {
+    std::vector<std::vector<std::vector<std::byte>>> states;
+    for (const char* tier : {"DEVICE", "HOST"}) {
+      const RunConfig config =
+          Config({"precision.compute=FP32", absl::StrCat("optimizer.moments_tier=", tier),
+                  absl::StrCat("parallel.zero_stage=", zero_stage)});
+      OnTinySessions(2, config, [&](Session& session) {
+        for (int step = 0; step < 3; ++step) session.Step();
+        session.context().Wait();
+        if (session.mesh().world().rank() == 0) states.push_back(StateOf(session));
+      });
+    }
+    EXPECT_TRUE(states[0] == states[1]) << "ZeRO " << zero_stage;
+  }
+}
+
+void ExpectSkippedStep(const RunConfig& config) {
   OnTinySessions(1, config, [](Session& session) {
     EXPECT_TRUE(session.Step().updated);
     Parameter& gain = *session.model().store().parameters().back();
@@ -133,6 +158,14 @@ TEST(DeviceStep, IsSkippedOnTheDevice) {
     fill(healthy);
     EXPECT_TRUE(session.Step().updated);
   });
+}
+
+TEST(DeviceStep, IsSkippedOnTheDevice) {
+  for (const std::string& tier : {std::string("optimizer.moments_tier=DEVICE"), kMomentsOnHost}) {
+    SCOPED_TRACE(tier);
+    ExpectSkippedStep(
+        Config({"precision.compute=FP32", "model.moe.balance.bias_update_rate=0.01", tier}));
+  }
 }
 
 }  // namespace

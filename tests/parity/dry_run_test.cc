@@ -39,7 +39,7 @@ TEST_P(DryRunMemory, IsWhatAStepTakes) {
     const auto dry = DryRun(session.config(), TinyDataset().vocab_size(), rank, layout.ranks);
     ASSERT_TRUE(dry.ok()) << dry.status();
     const Arena none("messages", kMeta);
-    const RankMemory real = MemoryOf(session.context().arena(), none);
+    const RankMemory real = MemoryOf(session.context(), none);
     const auto predicted = static_cast<double>(dry->peak);
     const double error = predicted / static_cast<double>(real.peak) - 1;
     const std::lock_guard lock(mutex);

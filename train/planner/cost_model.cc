@@ -98,6 +98,10 @@ double CostModel::SecondsOf(const Work& work) const {
            work.flops * measured.seconds_per_flop() + bytes * measured.seconds_per_byte();
   }
   const DeviceConfig& device = cluster_.device();
+  if (work.kind == Work::Kind::kTransfer) {
+    CHECK_GT(device.host_bandwidth(), 0) << work.op;
+    return device.op_seconds() + bytes / (device.bandwidth_efficiency() * device.host_bandwidth());
+  }
   const double share = work.kind == Work::Kind::kAttention ? device.attention_efficiency()
                                                            : device.product_efficiency();
   return device.op_seconds() + work.flops / (share * PeakOf(work.dtype)) +

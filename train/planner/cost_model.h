@@ -1,5 +1,6 @@
 // How long a rank's ops and exchanges take on a described cluster. An op takes
 //   seconds + flops / rate + bytes / bandwidth,
+// the bandwidth of what moves between a device and its host being that of their link,
 // the numbers being the op's own if the cluster file has them, else the device's. An exchange takes
 //   latency x steps + the longer of (bytes within the node / its bandwidth, bytes that leave the
 //   node / its bandwidth)

@@ -59,6 +59,14 @@ TEST(CostModel, AnOpTakesFixedTimeOperationsAndBytes) {
   EXPECT_DOUBLE_EQ(model.SecondsOf({.op = "add", .bytes = 3000000}), 1e-4 + 3e-3);
 }
 
+TEST(CostModel, WhatMovesBetweenDeviceAndHostTakesTheirLink) {
+  ClusterConfig cluster = RoundCluster();
+  cluster.mutable_device()->set_host_bandwidth(1e8);
+  cluster.mutable_device()->set_bandwidth_efficiency(0.5);
+  const Work work{.op = "adamw.moments", .kind = Work::Kind::kTransfer, .bytes = 1000000};
+  EXPECT_DOUBLE_EQ(Model(cluster).SecondsOf(work), 1e-4 + 2e-2);
+}
+
 TEST(CostModel, AMeasuredOpOverrulesTheDeviceInItsPrecision) {
   ClusterConfig cluster = RoundCluster();
   OpConfig* op = cluster.mutable_device()->add_ops();

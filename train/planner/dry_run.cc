@@ -88,8 +88,8 @@ std::vector<MicroBatch> MicroBatchesOf(StepEngine& engine) {
 
 }  // namespace
 
-RankMemory MemoryOf(const Arena& device, const Arena& messages) {
-  const std::map<std::string, Arena::Use> by_name = device.by_name();
+RankMemory MemoryOf(Context& context, const Arena& messages) {
+  const std::map<std::string, Arena::Use> by_name = context.arena().by_name();
   const auto now = [&](std::initializer_list<std::string_view> names) {
     return BytesOf(by_name, &Arena::Use::bytes, names);
   };
@@ -100,7 +100,9 @@ RankMemory MemoryOf(const Arena& device, const Arena& messages) {
                     .buffers = BytesOf(by_name, &Arena::Use::peak_bytes,
                                        {"sequence.messages", "gather.padded", "pipeline."}),
                     .scratch = messages.total().peak_bytes,
-                    .peak = device.total().peak_bytes};
+                    .peak = context.arena().total().peak_bytes,
+                    .host = BytesOf(context.arena(MemoryTier::kHost).by_name(), &Arena::Use::bytes,
+                                    {"optimizer."})};
   const int64_t kept = memory.parameters + memory.weights + memory.gradients + memory.states;
   memory.buffers = std::min(memory.buffers, memory.peak - kept);
   memory.activations = memory.peak - kept - memory.buffers;
@@ -118,14 +120,15 @@ absl::StatusOr<RankMemory> DryRun(const RunConfig& config, int64_t tokenizer_voc
                                       {.device = kMeta,
                                        .observer = &gate,
                                        .chunk_elements = device.chunk_elements,
-                                       .packs_weights = device.packs_weights},
+                                       .packs_weights = device.packs_weights,
+                                       .reads_host_tier = device.reads_host_tier},
                                       &gate));
   // The first step differs from all others: it makes the images of weights, which are there from
   // then on beside all activations, and which the updates keep.
   engine->Step(1, MicroBatchesOf(*engine));
   gate.Open();
   engine->Step(2, MicroBatchesOf(*engine));
-  return MemoryOf(engine->context().arena(), messages);
+  return MemoryOf(engine->context(), messages);
 }
 
 }  // namespace moebius

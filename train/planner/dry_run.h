@@ -14,9 +14,9 @@
 
 namespace moebius {
 
-// Bytes of one rank by what they are for; all but scratch add up to the peak. Those from parameters
-// to states are what is there between two steps. What kernels on a CPU take for themselves, about
-// half a MiB a thread, is not among them.
+// Bytes of one rank by what they are for; all but scratch and host add up to the peak. Those from
+// parameters to states are what is there between two steps. What kernels on a CPU take for
+// themselves, about half a MiB a thread, is not among them.
 struct RankMemory {
   int64_t parameters = 0;   // master values; under ZeRO 3 with what is gathered of them
   int64_t weights = 0;      // packed for products, in the dtype of computing
@@ -25,7 +25,8 @@ struct RankMemory {
   int64_t activations = 0;  // the rest of `peak`: kept for backward, and passing through
   int64_t buffers = 0;      // of messages on their way, in the rank's arena
   int64_t scratch = 0;      // the most that the communicator takes for its sums, beside the arena
-  int64_t peak = 0;         // the most of all but scratch together, at one moment
+  int64_t peak = 0;         // the most of the device tier together, at one moment
+  int64_t host = 0;         // states in the host tier
 };
 
 struct DryRunObservers {
@@ -38,6 +39,7 @@ struct DryRunObservers {
 struct DryRunDevice {
   int64_t chunk_elements = Context::Options{}.chunk_elements;
   bool packs_weights = true;
+  bool reads_host_tier = true;
 };
 
 // A step of `rank`, of `num_ranks`, once its memory has settled. Routing is taken to be even.
@@ -48,6 +50,6 @@ absl::StatusOr<RankMemory> DryRun(const RunConfig& config, int64_t tokenizer_voc
                                   const DryRunDevice& device = {});
 
 // What the arenas of a rank say of a step that has run.
-RankMemory MemoryOf(const Arena& device, const Arena& messages);
+RankMemory MemoryOf(Context& context, const Arena& messages);
 
 }  // namespace moebius

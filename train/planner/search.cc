@@ -16,23 +16,29 @@
 namespace moebius {
 namespace {
 
-// Bytes of a parameter that is `copies` times in a stage: of value, gradient, and two moments.
-double BytesOfParameter(int zero_stage, double copies) {
-  constexpr double kValue = 4, kGradient = 4, kStates = 8;
+// Bytes on the device of a parameter that is `copies` times in a stage: of value, gradient, and two
+// moments.
+double BytesOfParameter(int zero_stage, bool moments_on_host, double copies) {
+  constexpr double kValue = 4, kGradient = 4;
+  const double states = moments_on_host ? 0 : 8;
   return (zero_stage >= 3 ? kValue / copies : kValue) + (zero_stage >= 2 ? 0 : kGradient) +
-         (zero_stage >= 1 ? kStates / copies : kStates);
+         (zero_stage >= 1 ? states / copies : states);
 }
 
 // Less than an average rank needs: a quick no without a dry run.
-double LeastBytes(const RunConfig& config, const ParameterCount& count, int num_ranks) {
+double LeastBytes(const RunConfig& config, const ParameterCount& count, int num_ranks,
+                  const CostModel& cost) {
   const ParallelConfig& parallel = config.parallel();
   const double stage = num_ranks / parallel.pipeline_size();
   const double dense_cut = parallel.tensor_size();
   const double expert_cut = parallel.expert_size() * parallel.expert_tensor_size();
-  return (static_cast<double>(count.dense) / dense_cut *
-              BytesOfParameter(parallel.zero_stage(), stage / dense_cut) +
-          static_cast<double>(count.experts) / expert_cut *
-              BytesOfParameter(parallel.zero_stage(), stage / expert_cut)) /
+  const bool moments_on_host = config.optimizer().moments_tier() == OptimizerConfig::HOST &&
+                               cost.cluster().device().host_bandwidth() > 0;
+  const auto bytes_of = [&](double copies) {
+    return BytesOfParameter(parallel.zero_stage(), moments_on_host, copies);
+  };
+  return (static_cast<double>(count.dense) / dense_cut * bytes_of(stage / dense_cut) +
+          static_cast<double>(count.experts) / expert_cut * bytes_of(stage / expert_cut)) /
          parallel.pipeline_size();
 }
 
@@ -87,7 +93,7 @@ class Search {
   // Nothing if it is illegal, does not fit or fails.
   std::optional<Candidate> Plan(const RunConfig& config) {
     if (!space_.Check(config).ok()) return std::nullopt;
-    const double least = LeastBytes(config, parameters_, num_ranks_);
+    const double least = LeastBytes(config, parameters_, num_ranks_, cost_);
     if (memory_ > 0 && least > static_cast<double>(memory_)) {
       NeedsAtLeast(static_cast<int64_t>(least));
       return std::nullopt;

@@ -15,7 +15,7 @@ namespace {
 
 constexpr int64_t kVocabulary = 257;
 
-CostModel Cost(int64_t memory_bytes, int ranks_per_node = 2) {
+CostModel Cost(int64_t memory_bytes, int ranks_per_node = 2, double host_bandwidth = 0) {
   ClusterConfig cluster;
   cluster.set_ranks(4);
   cluster.set_ranks_per_node(ranks_per_node);
@@ -26,6 +26,7 @@ CostModel Cost(int64_t memory_bytes, int ranks_per_node = 2) {
   device->set_product_efficiency(1);
   device->set_attention_efficiency(1);
   device->set_bandwidth_efficiency(1);
+  device->set_host_bandwidth(host_bandwidth);
   for (LinkConfig* link : {cluster.mutable_within_node(), cluster.mutable_between_nodes()}) {
     link->set_bandwidth(1e9);
     link->set_efficiency(1);
@@ -97,6 +98,23 @@ TEST(SearchLayouts, LeavesOutWhatDoesNotFit) {
     EXPECT_LE(candidate.plan.peak_bytes(), limit);
   }
   EXPECT_GE(result->best.front().plan.seconds, all->best.front().plan.seconds);
+}
+
+TEST(SearchLayouts, FitsWhereTheHostHasTheMoments) {
+  RunConfig config = TinyConfig({"parallel.bucket_bytes=20000"});
+  const auto search = [&](int64_t memory_bytes) {
+    return SearchLayouts(config, kVocabulary, 1, Cost(memory_bytes, 1, 1e9), {.keep = 1});
+  };
+  const auto roomy = search(0);
+  ASSERT_TRUE(roomy.ok()) << roomy.status();
+  const RankMemory& memory = roomy->best.front().plan.stages[0].memory;
+  const int64_t limit = memory.parameters + memory.gradients + memory.states / 2;
+  EXPECT_FALSE(search(limit).ok());
+  config.mutable_optimizer()->set_moments_tier(OptimizerConfig::HOST);
+  const auto result = search(limit);
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_LE(result->best.front().plan.peak_bytes(), limit);
+  EXPECT_EQ(result->best.front().plan.host_bytes(), memory.states);
 }
 
 TEST(SearchLayouts, SaysHowMuchIsNeededWhereNothingFits) {

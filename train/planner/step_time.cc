@@ -76,12 +76,18 @@ absl::StatusOr<StageTimes> RunStage(const Step& step, int stage, const CostModel
   const int fewest = is_quick ? 3 : 8;
   const int rank = stage * (step.num_ranks / step.pipeline.num_stages);
   const DeviceConfig& device = cost.cluster().device();
+  const bool is_one_memory = device.host_bandwidth() == 0;
   StageClock clock(cost, step.num_ranks);
-  ASSIGN_OR_RETURN(
-      const RankMemory memory,
-      DryRun(Shortened(step.config, step.pipeline, fewest), step.tokenizer_vocab_size, rank,
-             step.num_ranks, {.work = &clock, .calls = &clock, .plan = &clock},
-             {.chunk_elements = device.chunk_elements(), .packs_weights = device.packs_weights()}));
+  ASSIGN_OR_RETURN(RankMemory memory,
+                   DryRun(Shortened(step.config, step.pipeline, fewest), step.tokenizer_vocab_size,
+                          rank, step.num_ranks, {.work = &clock, .calls = &clock, .plan = &clock},
+                          {.chunk_elements = device.chunk_elements(),
+                           .packs_weights = device.packs_weights(),
+                           .reads_host_tier = is_one_memory}));
+  if (is_one_memory) {
+    memory.states += memory.host;
+    memory.peak += std::exchange(memory.host, 0);
+  }
   return Summarize(clock, memory, step.pipeline.num_micro_batches);
 }
 
@@ -178,6 +184,12 @@ StagePlan PlanOf(const StageTimes& times, const PipelineSpec& spec) {
 double WorkOf(const StagePlan& stage) { return stage.micro_batches.total() + stage.rest.total(); }
 
 }  // namespace
+
+int64_t StepPlan::host_bytes() const {
+  int64_t most = 0;
+  for (const StagePlan& stage : stages) most = std::max(most, stage.memory.host);
+  return most;
+}
 
 absl::StatusOr<StepPlan> PlanStep(const RunConfig& config, int64_t tokenizer_vocab_size,
                                   int num_ranks, const CostModel& cost,

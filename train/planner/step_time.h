@@ -15,7 +15,8 @@
 
 namespace moebius {
 
-// Of the first rank of a stage.
+// Of the first rank of a stage. On a device whose memory is its host's, as on CPUs, what the host
+// tier has is counted as the device's.
 struct StagePlan {
   RankMemory memory = {};
   RankTime micro_batches = {};  // forward and backward of all
@@ -23,7 +24,7 @@ struct StagePlan {
   double bubble = 0;            // waits for other stages
   OpTimes ops = {};             // of the whole step: their seconds are those of both together
 
-  int64_t bytes() const { return memory.peak + memory.scratch; }
+  int64_t bytes() const { return memory.peak + memory.scratch; }  // of the device
 };
 
 struct StepPlan {
@@ -41,6 +42,7 @@ struct StepPlan {
   double flops_per_rank() const { return model_flops / seconds / num_ranks; }  // FLOP/s
   double mfu() const { return flops_per_rank() / peak_flops; }
   int64_t peak_bytes() const { return stages[fullest_stage].bytes(); }
+  int64_t host_bytes() const;  // of the rank that has most
 };
 
 struct PlanOptions {

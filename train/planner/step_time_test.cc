@@ -12,7 +12,7 @@ namespace {
 constexpr int64_t kVocabulary = 257;
 
 // `latency`: of an exchange, in seconds.
-CostModel Cost(double latency = 0) {
+CostModel Cost(double latency = 0, double host_bandwidth = 0) {
   ClusterConfig cluster;
   cluster.set_ranks(8);
   cluster.set_ranks_per_node(4);
@@ -22,6 +22,7 @@ CostModel Cost(double latency = 0) {
   device->set_product_efficiency(1);
   device->set_attention_efficiency(1);
   device->set_bandwidth_efficiency(1);
+  device->set_host_bandwidth(host_bandwidth);
   for (LinkConfig* link : {cluster.mutable_within_node(), cluster.mutable_between_nodes()}) {
     link->set_bandwidth(1e9);
     link->set_efficiency(1);
@@ -68,6 +69,30 @@ void ExpectThreeForwardsInProducts(const RunConfig& config) {
 TEST(PlanStep, CountsThreeForwardsInProducts) {
   ExpectThreeForwardsInProducts(TinyConfig({}));
   ExpectThreeForwardsInProducts(TinyConfig({"train.global_batch_size=64"}));  // 8 run dry
+}
+
+// Moments leave the device for its host, and a step is longer by their way.
+TEST(PlanStep, MomentsMayBeInAnotherMemory) {
+  const auto plan = [](const char* tier, double host_bandwidth) {
+    const auto plan = PlanStep(
+        TinyConfig({absl::StrCat("optimizer.moments_tier=", tier), "parallel.bucket_bytes=20000"}),
+        kVocabulary, 1, Cost(0, host_bandwidth));
+    CHECK(plan.ok()) << plan.status();
+    return *plan;
+  };
+  const StepPlan beside = plan("DEVICE", 1e6), apart = plan("HOST", 1e6), one = plan("HOST", 0);
+  const int64_t states = beside.stages[0].memory.states;
+  EXPECT_GT(states, 0);
+  EXPECT_EQ(beside.host_bytes(), 0);
+  EXPECT_EQ(apart.stages[0].memory.states, 0);
+  EXPECT_EQ(apart.host_bytes(), states);
+  EXPECT_LE(apart.peak_bytes(), beside.peak_bytes() - states / 2);
+  EXPECT_NEAR(apart.seconds - beside.seconds, 1e-6 * static_cast<double>(states), 1e-9);
+  // On CPUs both are one memory: nothing moves.
+  EXPECT_EQ(one.host_bytes(), 0);
+  EXPECT_EQ(one.stages[0].memory.states, states);
+  EXPECT_EQ(one.peak_bytes(), beside.peak_bytes());
+  EXPECT_DOUBLE_EQ(one.seconds, beside.seconds);
 }
 
 // Also of the micro-batches that did not run dry, and of the pass that counts.
