@@ -79,18 +79,23 @@ def layers(of_file):
 
 def steps(of_file):
     ours = of_file.get("step.json") or of_file.get("step_recompute.json")
-    plan = of_file.get("plan.json")
     rows, ops = [], []
+    for by, found in (("Moebius", ours),
+                      ("Moebius, moments on the host", of_file.get("step_host.json"))):
+        for step in found or []:
+            rows.append((by, best_and_median(step["tokens_per_second"], 0),
+                         best_and_median(step["mfu"], 1, 100), gib(step["peak_bytes"]["device"])))
     if ours:
         (step,) = ours
-        rows.append(("Moebius", best_and_median(step["tokens_per_second"], 0),
-                     best_and_median(step["mfu"], 1, 100), gib(step["peak_bytes"]["device"])))
         ops = [(op["op"], f"{1e3 * op['seconds']:.2f}", f"{op['flops'] / op['seconds'] / 1e12:.1f}",
                 f"{op['bytes'] / op['seconds'] / 1e9:.0f}", f"{100 * op['share_of_limit']:.0f}")
                for op in step["ops"]]
-    if plan:
-        rows.append(("moebius plan", f"{plan[0]['step']['tokens_per_second']:.0f}",
-                     f"{100 * plan[0]['step']['mfu']:.1f} of the data sheet", gib(plan[0]["peak_bytes"])))
+    for by, found in (("moebius plan", of_file.get("plan.json")),
+                      ("moebius plan, moments on the host", of_file.get("plan_host.json"))):
+        for plan in found or []:
+            rows.append((by, f"{plan['step']['tokens_per_second']:.0f}",
+                         f"{100 * plan['step']['mfu']:.1f} of the data sheet",
+                         gib(plan["peak_bytes"])))
     for found in of_file.values():
         for record in found:
             if "recipe" not in record:

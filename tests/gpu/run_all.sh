@@ -5,7 +5,7 @@
 #   curve          the losses of a short training run beside those of the CPU, FP32 and BF16
 #   layer          layers of experts of Mixtral 8x7B, OLMoE-1B-7B and Qwen3-30B-A3B, even and skewed; 8 to 128 experts
 #   peer_layer     the same in PyTorch
-#   step           steps of OLMoE-1B-7B, and what `moebius plan` predicts of them
+#   step           steps of OLMoE-1B-7B, its moments on the device and on the host, and what `moebius plan` predicts of them
 #   peer_step      the same in PyTorch
 #   ops            each op, BF16, beside cuBLAS
 #   peer_compiled  layer and step in PyTorch under torch.compile
@@ -125,9 +125,13 @@ run_peer_layer() {
 
 run_step() {
   local step=("${ours[@]}" ./step --config "$recipe" --precision bf16 --set run.device=CUDA "${steps[@]}" -o json)
-  check plan.json 30 "${ours[@]}" ./moebius plan --config "$recipe" --cluster configs/h200.textproto -o json
+  local plan=("${ours[@]}" ./moebius plan --config "$recipe" --cluster configs/h200.textproto -o json)
+  local on_host=(--set optimizer.moments_tier=HOST)
+  check plan.json 30 "${plan[@]}"
+  check plan_host.json 30 "${plan[@]}" "${on_host[@]}"
   check step.json 240 "${step[@]}" ||
     check step_recompute.json 200 "${step[@]}" --set train.micro_batch_size=1 --set parallel.recompute=FULL
+  check step_host.json 200 "${step[@]}" "${on_host[@]}"
 }
 
 run_peer_step() {
