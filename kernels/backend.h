@@ -25,7 +25,6 @@ struct Backend {
   const char* name;
 
   // linear.h, weight_images.h
-  Shape (*weight_image_shape)(const Shape& w, WeightFormat format, DType compute);
   void (*pack_weight)(const Tensor& w, WeightFormat format, const Tensor& image, Context&);
   void (*linear)(const LinearArgs&, Context&);
   void (*linear_input_gradient)(const LinearInputGradientArgs&, Context&);

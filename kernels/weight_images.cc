@@ -1,14 +1,14 @@
 #include "kernels/weight_images.h"
 
 #include "kernels/backend.h"
+#include "kernels/cpu/backend.h"
 
 namespace moebius::kernels {
 
 Shape WeightImageShape(const Shape& w, WeightFormat format, DType compute, const Context& context) {
   CHECK(w.rank() == 2 || w.rank() == 3 || format == WeightFormat::kPlain) << w;
-  return context.packs_weights()
-             ? BackendFor(compute, context).weight_image_shape(w, format, compute)
-             : w;
+  const bool is_packed = context.packs_weights() && format != WeightFormat::kPlain;
+  return is_packed && compute != DType::kF64 ? cpu::PackedShape(w, format, compute) : w;
 }
 
 void PackWeight(const Tensor& w, WeightFormat format, const Tensor& image, Context& context) {

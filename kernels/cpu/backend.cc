@@ -9,14 +9,6 @@
 namespace moebius::cpu {
 namespace {
 
-Shape WeightImageShape(const Shape& w, WeightFormat format, DType compute) {
-  if (format == WeightFormat::kPlain) return w;
-  const int64_t e = w.rank() == 3 ? w[0] : 1, N = w[w.rank() - 2], K = w[w.rank() - 1];
-  const bool transposed = format == WeightFormat::kPackedTransposed;
-  return {e, PackedElements({.outputs = transposed ? K : N, .inputs = transposed ? N : K}, compute,
-                            Simd())};
-}
-
 void Pack(const Tensor& w, WeightFormat format, const Tensor& image, Context& ctx) {
   if (format == WeightFormat::kPlain) return reference::ConvertWeight(w, format, image, ctx);
   PackWeight(w, {format == WeightFormat::kPackedTransposed, image}, ctx, Simd());
@@ -54,9 +46,15 @@ void AttentionGradient(const kernels::AttentionGradientArgs& args, Context& ctx)
 
 }  // namespace
 
+Shape PackedShape(const Shape& w, WeightFormat format, DType compute) {
+  const int64_t e = w.rank() == 3 ? w[0] : 1, N = w[w.rank() - 2], K = w[w.rank() - 1];
+  const bool transposed = format == WeightFormat::kPackedTransposed;
+  return {e, PackedElements({.outputs = transposed ? K : N, .inputs = transposed ? N : K}, compute,
+                            Simd())};
+}
+
 const kernels::Backend kBackend = {
     .name = "cpu",
-    .weight_image_shape = WeightImageShape,
     .pack_weight = Pack,
     .linear = Linear,
     .linear_input_gradient = LinearInputGradient,

@@ -3,7 +3,6 @@
 namespace moebius::cuda {
 
 const kernels::Backend kBackend = {.name = "cuda",
-                                   .weight_image_shape = WeightImageShape,
                                    .pack_weight = PackWeight,
                                    .linear = Linear,
                                    .linear_input_gradient = LinearInputGradient,

@@ -10,7 +10,6 @@ namespace moebius::cuda {
 
 extern const kernels::Backend kBackend;
 
-Shape WeightImageShape(const Shape& w, WeightFormat format, DType compute);
 void PackWeight(const Tensor& w, WeightFormat format, const Tensor& image, Context& ctx);
 void Linear(const kernels::LinearArgs& args, Context& ctx);
 void LinearInputGradient(const kernels::LinearInputGradientArgs& args, Context& ctx);

@@ -244,8 +244,6 @@ void SumRows(const kernels::LinearSumArgs& args, int64_t n, const Tensor& produc
 
 }  // namespace
 
-Shape WeightImageShape(const Shape& w, WeightFormat, DType) { return w; }
-
 void PackWeight(const Tensor& w, WeightFormat, const Tensor& image, Context& ctx) {
   Cast({.x = w, .y = image}, ctx);
 }

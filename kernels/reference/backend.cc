@@ -5,16 +5,9 @@
 #include "kernels/reference/reference.h"
 
 namespace moebius::reference {
-namespace {
-
-// The image of an F64 product is the value itself.
-Shape WeightImageShape(const Shape& w, WeightFormat, DType) { return w; }
-
-}  // namespace
 
 const kernels::Backend kBackend = {
     .name = "reference",
-    .weight_image_shape = WeightImageShape,
     .pack_weight = ConvertWeight,
     .linear = Linear,
     .linear_input_gradient = LinearInputGradient,
