@@ -22,7 +22,11 @@ void AdamW(const AdamWArgs& args, Context& ctx) {
   Work work = Moves("adamw", args.value, args.value, args.gradient, args.m, args.m, args.v, args.v);
   for (const AdamWArgs::Image& image : args.images) {
     CheckDType(args.value, DType::kF32);
-    CHECK(image.format != WeightFormat::kPlain);
+    if (image.format == WeightFormat::kPlain) {
+      CheckDType(image.tensor, DType::kBF16);  // in F32 it is the value
+    } else {
+      CHECK(ctx.packs_weights()) << "its products read weights as they are";
+    }
     CHECK_EQ(image.tensor.shape(),
              WeightImageShape(args.value.shape(), image.format, image.tensor.dtype(), ctx));
     work.bytes += image.tensor.bytes();

@@ -21,8 +21,9 @@ struct AdamWArgs {
   double epsilon;
   double weight_decay;  // 0 for what is not decayed
 
-  // Packed images of the value (weight_images.h) that are made anew while it is at hand: the value
-  // is a weight [N, K] or [e, N, K] in F32 then.
+  // Images of the value (weight_images.h), of each format and dtype one at most, that are made anew
+  // while it is at hand. The value is in F32 then, in the shape of the weight, and the plain image
+  // in BF16. Where nothing is updated they are left as they are.
   struct Image {
     WeightFormat format;
     Tensor tensor;

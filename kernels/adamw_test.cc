@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <span>
 
 #include "tests/testing/device_context.h"
 #include "tests/testing/random_tensors.h"
@@ -73,6 +74,21 @@ TEST(AdamW, LeavesEverythingWhereTheStepUpdatesNothing) {
     test::ExpectSameBits(args.value, untouched.value);
     test::ExpectSameBits(args.m, untouched.m);
     test::ExpectSameBits(args.v, untouched.v);
+  }
+}
+
+TEST(AdamW, WritesThePlainImage) {
+  test::DeviceContext ctx({.num_threads = 2});
+  for (const int64_t n : {40000, 7}) {
+    AdamWArgs args = MakeArgs(ctx, DType::kF32, n);
+    const AdamWArgs::Image image = {WeightFormat::kPlain, test::Convert(ctx, args.v, DType::kBF16)};
+    args.images = std::span(&image, 1);
+    args.state = State(ctx, 3, /*clip_scale=*/0.5, /*updates=*/false);
+    AdamW(args, ctx);
+    test::ExpectSameBits(image.tensor, test::Convert(ctx, args.v, DType::kBF16));
+    args.state = State(ctx, 3, /*clip_scale=*/0.5, /*updates=*/true);
+    AdamW(args, ctx);
+    test::ExpectSameBits(image.tensor, test::Convert(ctx, args.value, DType::kBF16));
   }
 }
 

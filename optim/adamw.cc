@@ -89,7 +89,8 @@ std::vector<kernels::AdamWArgs::Image> AdamW::ImagesToUpdate(const State& state)
   const bool is_whole = state.value.size() == parameter.value.size();
   if (!is_whole || values_.are_sharded() || moments_.come_in_pieces()) return images;
   for (const auto& [key, image] : parameter.images) {
-    if (key.first != WeightFormat::kPlain) images.push_back({key.first, image.tensor});
+    // A step that updates nothing makes no stale one current.
+    if (image.version == parameter.version) images.push_back({key.first, image.tensor});
   }
   return images;
 }

@@ -3,30 +3,20 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
-#include <map>
 #include <memory>
 #include <optional>
-#include <string>
 #include <utility>
 #include <vector>
 
 #include "kernels/weight_images.h"
 #include "parallel/gathered_weights.h"
 #include "parallel/thread_communicator.h"
+#include "tests/testing/op_counts.h"
 #include "tests/testing/random_tensors.h"
 #include "tests/testing/tolerance.h"
 
 namespace moebius {
 namespace {
-
-class OpCounts final : public WorkObserver {
- public:
-  void OpBegins(const Work& work) override { ++counts_[work.op]; }
-  std::map<std::string, int> Take() { return std::exchange(counts_, {}); }
-
- private:
-  std::map<std::string, int> counts_;
-};
 
 // Two weights that are replicated over all ranks, in one bucket. Where it is shared out, the large
 // one is cut; the small one lies within the share of rank 0.
@@ -51,8 +41,9 @@ class Model {
     }
   }
 
-  void Step() {
+  void Step(bool updates = true) {
     context_.BeginStep(++step_, 0.1);
+    if (!updates) context_.step_state().data<double>()[StepState::kUpdates] = 0;
     gradients_->BeginStep(1);
     for (Parameter& parameter : parameters_) {
       const GradientSlot slot = gradients_->Open(parameter);
@@ -83,11 +74,12 @@ class Model {
     }
   }
 
-  OpCounts& counts() { return counts_; }
+  test::OpCounts& counts() { return counts_; }
   std::vector<Parameter>& parameters() { return parameters_; }
 
  private:
   static constexpr std::pair<WeightFormat, DType> kImages[] = {
+      {WeightFormat::kPlain, DType::kBF16},
       {WeightFormat::kPacked, DType::kBF16},
       {WeightFormat::kPackedTransposed, DType::kBF16},
       {WeightFormat::kPacked, DType::kF32}};
@@ -97,7 +89,7 @@ class Model {
                                        : test::RandomTensor(context_, DType::kF32, shape, name);
   }
 
-  OpCounts counts_;
+  test::OpCounts counts_;
   Context context_;
   std::unique_ptr<Mesh> mesh_;
   std::vector<Parameter> parameters_;
@@ -113,7 +105,7 @@ TEST(AdamW, WritesTheImagesThatAreThere) {
     for (const Device device : {kCpu, kMeta}) {
       Model model(world, ZeroStage::kReplicated, device);
       model.Use();
-      EXPECT_EQ(model.counts().Take()["pack_weight"], 6);
+      EXPECT_EQ(model.counts().Take()["pack_weight"], 8);
       for (int step = 0; step < 2; ++step) {
         model.Step();
         model.Use();
@@ -123,8 +115,24 @@ TEST(AdamW, WritesTheImagesThatAreThere) {
       }
       for (Parameter& parameter : model.parameters()) ++parameter.version;  // as a checkpoint does
       model.Use();
-      EXPECT_EQ(model.counts().Take()["pack_weight"], 6);
+      EXPECT_EQ(model.counts().Take()["pack_weight"], 8);
     }
+  });
+}
+
+// An image is as current after such a step as it was before.
+TEST(AdamW, LeavesImagesWhereTheStepUpdatesNothing) {
+  RunOnThreads(1, [](Communicator& world) {
+    Model model(world, ZeroStage::kReplicated);
+    model.Use();
+    model.Step(/*updates=*/false);
+    model.ExpectImages();
+    for (Parameter& parameter : model.parameters()) {  // as a checkpoint does
+      std::memset(parameter.value.raw(), 0, static_cast<size_t>(parameter.value.bytes()));
+      ++parameter.version;
+    }
+    model.Step(/*updates=*/false);
+    model.ExpectImages();
   });
 }
 

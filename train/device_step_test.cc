@@ -7,9 +7,11 @@
 
 #include "core/tensor/copy.h"
 #include "tests/testing/device_context.h"
+#include "tests/testing/op_counts.h"
 #include "tests/testing/random_tensors.h"
 #include "tests/testing/tiny_dataset.h"
 #include "tests/testing/tiny_session.h"
+#include "tests/testing/tolerance.h"
 #include "train/planner/dry_run.h"
 #include "train/step.h"
 
@@ -70,6 +72,28 @@ TEST(DeviceStep, OfEveryKindOfBalanceWaitsOnce) {
     SCOPED_TRACE(balance);
     ExpectOneWait(Config({"precision.compute=FP32", "model.moe.balance={" + balance + "}"}));
   }
+}
+
+// The update writes them: the first step alone makes them from values.
+TEST(DeviceStep, FindsItsWeightsInBF16) {
+  test::OpCounts counts;
+  const RunConfig config = Config({"precision.compute=BF16"});
+  const auto body = [&](Session& session) {
+    session.Step();
+    EXPECT_GT(counts.Take()["pack_weight"], 0);
+    for (int step = 2; step <= 3; ++step) {
+      session.Step();
+      EXPECT_EQ(counts.Take()["pack_weight"], 0) << "step " << step;
+    }
+    for (const Parameter* parameter : session.model().store().parameters()) {
+      for (const auto& [key, image] : parameter->images) {
+        EXPECT_EQ(image.version, parameter->version) << parameter->name;
+        test::ExpectSameBits(image.tensor,
+                             test::Convert(session.context(), parameter->value, DType::kBF16));
+      }
+    }
+  };
+  OnTinySessions(1, config, body, {.observer = &counts});
 }
 
 TEST(DeviceStepDeathTest, ItsMemoryIsClosedToTheHost) {

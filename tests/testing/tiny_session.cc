@@ -20,10 +20,10 @@ RunConfig TinyConfig(const std::vector<std::string>& overrides) {
 }
 
 void OnTinySessions(int ranks, const RunConfig& config,
-                    const std::function<void(Session& session)>& body) {
+                    const std::function<void(Session& session)>& body,
+                    const Context::Options& options) {
   RunOnThreads(ranks, {.deadline = std::chrono::minutes(1)}, [&](Communicator& world) {
-    const auto session =
-        Session::Create(config, world, TinyDataset(), test::OnTestDevice(Context::Options()));
+    const auto session = Session::Create(config, world, TinyDataset(), test::OnTestDevice(options));
     CHECK(session.ok()) << session.status();
     body(**session);
   });

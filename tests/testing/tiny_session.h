@@ -15,8 +15,9 @@ namespace moebius {
 RunConfig TinyConfig(const std::vector<std::string>& overrides);
 
 // Calls body on `ranks` threads at once, each with its session, on the test's device
-// (device_context.h).
+// (device_context.h) and with these options else.
 void OnTinySessions(int ranks, const RunConfig& config,
-                    const std::function<void(Session& session)>& body);
+                    const std::function<void(Session& session)>& body,
+                    const Context::Options& options = {});
 
 }  // namespace moebius
