@@ -23,7 +23,8 @@ struct EmbeddingArgs {
 };
 void Embedding(const EmbeddingArgs& args, Context& ctx);
 
-// dw[v, :] = sum over t with tokens[t] = first + v of dy[t, :], in order of t.
+// dw[v, :] = sum over t with tokens[t] = first + v of dy[t, :], in order of t; a GPU adds up
+// segments of a row's tokens, then those in their order. Work is linear in T, whatever the tokens.
 struct EmbeddingGradientArgs {
   Tensor tokens, dy;
   VocabularyRange range = {};

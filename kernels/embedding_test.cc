@@ -2,6 +2,12 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+#include <functional>
+#include <utility>
+#include <vector>
+
+#include "core/base/random.h"
 #include "kernels/checks.h"
 #include "tests/testing/device_context.h"
 #include "tests/testing/random_tensors.h"
@@ -45,11 +51,47 @@ INSTANTIATE_TEST_SUITE_P(DTypes, EmbeddingTest,
                          testing::Values(DType::kF64, DType::kF32, DType::kBF16),
                          [](const auto& info) { return NameOf(info.param); });
 
+// Rows that many tokens name, and batches that name none.
+TEST_P(EmbeddingTest, GradientOfSkewedBatches) {
+  test::DeviceContext on_device({.num_threads = 2});
+  Context& ctx = on_device.of(GetParam());
+  constexpr int64_t T = 3000, V = 1000, D = 5;
+  const std::pair<const char*, std::function<int64_t(int64_t t, double random)>> batches[] = {
+      {"one token", [](int64_t, double) { return 999; }},
+      {"two tokens in turn", [](int64_t t, double) { return t % 2 == 0 ? 0 : 998; }},
+      {"two tokens, one rare", [](int64_t t, double) { return t == 2500 ? 3 : 997; }},
+      {"Zipf", [](int64_t, double random) { return std::lround(std::pow(V, random)) - 1; }},
+      {"each thrice", [](int64_t t, double) { return t % V; }},
+      {"behind the table", [](int64_t, double) { return V + 7; }},
+      {"half before it", [](int64_t t, double) { return t < T / 2 ? -1 : t % 3; }}};
+  constexpr int64_t kFirst = 20;  // token of the table, which is a part of a larger one
+  for (const auto& [name, token] : batches) {
+    SCOPED_TRACE(name);
+    std::vector<double> tokens(T);
+    for (int64_t t = 0; t < T; ++t) {
+      tokens[t] = kFirst + static_cast<double>(token(t, RandomStream(1, "Zipf").Uniform(t)));
+    }
+    const VocabularyRange range{kFirst, V + 100};
+    const Tensor on_ctx = test::FromValues(ctx, DType::kI32, {T}, tokens);
+    const Tensor dy = RandomTensor(ctx, GetParam(), {T, D}, "dy");
+    const Tensor dw = RandomTensor(ctx, PreciseDType(GetParam()), {V, D}, "dw");
+    std::vector<double> sum = test::ToDoubles(dw);
+    const std::vector<double> terms = test::ToDoubles(dy);
+    for (int64_t t = 0; t < T; ++t) {
+      const auto row = static_cast<int64_t>(tokens[t]) - kFirst;
+      for (int64_t d = 0; d < D && 0 <= row && row < V; ++d) sum[row * D + d] += terms[t * D + d];
+    }
+    EmbeddingGradient({.tokens = on_ctx, .dy = dy, .range = range, .dw = dw, .accumulate = true},
+                      ctx);
+    test::ExpectClose(dw, test::FromValues(on_device.host(), DType::kF64, {V, D}, sum), T);
+  }
+}
+
 // The results of the parts of a table add up to the whole's; each part's gradient is its rows'.
 TEST_P(EmbeddingTest, PartsOfATable) {
   test::DeviceContext on_device;
   Context& ctx = on_device.of(GetParam());
-  constexpr int64_t T = 40, V = 7, D = 5;
+  constexpr int64_t T = 400, V = 7, D = 5;
   const DType precise = PreciseDType(GetParam());
   const Tensor tokens = test::RandomInts(ctx, {T}, V, "tokens");
   const Tensor w = RandomTensor(ctx, precise, {V, D}, "w");

@@ -92,9 +92,10 @@ void Embedding(benchmark::State& state, DType dtype) {
             [&] { kernels::Embedding({.tokens = tokens, .w = w, .y = y}, OpContext()); });
 }
 
-// The whole table's gradient is written, and rows that have tokens a second time at least.
-void EmbeddingGradient(benchmark::State& state, DType dtype) {
-  const Tensor tokens = RandomInts(kRows, kVocabulary, "tokens"), dy = Matrix(dtype, "dy");
+// The whole table's gradient is written, and rows that have tokens a second time at least. Tokens
+// are `num_tokens` different ones at most.
+void EmbeddingGradient(benchmark::State& state, DType dtype, int64_t num_tokens) {
+  const Tensor tokens = RandomInts(kRows, num_tokens, "tokens"), dy = Matrix(dtype, "dy");
   const Tensor dw = Filled(DType::kF32, {kVocabulary, kWidth}, "dw");
   MeasureOp(state, {.bytes = static_cast<double>(dy.bytes() + dw.bytes())}, [&] {
     kernels::EmbeddingGradient({.tokens = tokens, .dy = dy, .dw = dw, .accumulate = false},
@@ -151,13 +152,18 @@ void RegisterMemoryOps() {
       {"swiglu.gradient", SwiGluGradient},
       {"add", Add},
       {"embedding", Embedding},
-      {"embedding.gradient", EmbeddingGradient},
       {"sum_of_squares", SumOfSquares}};
   for (const auto& [name, op] : kOps) {
     for (const DType dtype : {DType::kF32, DType::kBF16}) {
       RegisterOp(absl::StrCat(name, "/", NameOf(dtype)),
                  [=, op = op](auto& state) { op(state, dtype); });
     }
+  }
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    RegisterOp(absl::StrCat("embedding.gradient/", NameOf(dtype)),
+               [=](auto& state) { EmbeddingGradient(state, dtype, kVocabulary); });
+    RegisterOp(absl::StrCat("embedding.gradient.one_token/", NameOf(dtype)),
+               [=](auto& state) { EmbeddingGradient(state, dtype, 1); });
   }
   RegisterOp("adamw/F32", [](auto& state) { AdamW(state, {}); });
   for (const DType dtype : {DType::kF32, DType::kBF16}) {
