@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Tables of what tests/gpu/run_all.sh has measured: summary.py FOLDER, that of its JSON files.
 
-Layers of experts, steps and ops, ours beside PyTorch's; what was not measured is left out.
+Parity of layouts, layers of experts, steps and ops, ours beside PyTorch's; what was not measured is left out.
 """
 
 import json
@@ -111,6 +111,12 @@ def steps(of_file):
     table("Ops of our step", ("op", "ms", "TFLOP/s", "GB/s", "% of its limit"), ops)
 
 
+def parity(of_file):
+    rows = [(record["precision"], record["cells"], record["failed"], f"{record['worst']:.3g}")
+            for name, found in of_file.items() if name.startswith("parity.") for record in found]
+    table("Layouts beside one rank", ("precision", "cells", "failed", "worst"), rows)
+
+
 def benchmarks(of_file):
     rows = []
     for name, found in of_file.items():
@@ -124,7 +130,7 @@ def benchmarks(of_file):
 
 def main():
     of_file = {path.name: records(path) for path in sorted(pathlib.Path(sys.argv[1]).glob("*.json"))}
-    for part in (limits, layers, steps, benchmarks):
+    for part in (limits, parity, layers, steps, benchmarks):
         part(of_file)
 
 

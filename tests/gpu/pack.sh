@@ -10,7 +10,7 @@ cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../.."
 # A test that an emulated GPU runs is one that any device can run.
 mapfile -t tests < <(bazel query 'filter("_test_cuda$", //...)' --output=label 2>/dev/null | sed 's/_cuda$//')
 benchmarks=(layer ops step)
-bazel build -c opt //:moebius //kernels/cuda:libmoebius_cuda.so "${benchmarks[@]/#///tests/bench:}" "${tests[@]}"
+bazel build -c opt //:moebius //kernels/cuda:libmoebius_cuda.so //tests/parity:matrix "${benchmarks[@]/#///tests/bench:}" "${tests[@]}"
 
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
@@ -30,6 +30,7 @@ for test in "${tests[@]}"; do
   path=${test#//}
   put "bazel-bin/${path/://}" "tests/$(tr / . <<<"${path/:/.}")"
 done
+put bazel-bin/tests/parity/matrix tests/matrix
 cp configs/recipes/{tiny,olmoe_1b_7b}.textproto configs/clusters/h200.textproto "$to/configs"
 cp tests/bench/{peer_device,peer_model,summary}.py "$to/bench"
 cp configs/recipes/tiny.textproto "$to/configs/recipes"

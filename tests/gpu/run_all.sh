@@ -8,6 +8,7 @@
 #   step           steps of OLMoE-1B-7B, its moments on the device and on the host, and what `moebius plan` predicts of them
 #   peer_step      the same in PyTorch
 #   ops            each op, BF16, beside cuBLAS
+#   parity         drawn layouts whose ranks share the GPU, beside one rank on it, FP32 and BF16
 #   peer_compiled  layer and step in PyTorch under torch.compile
 #   sanitize       the tests under compute-sanitizer, where there is one
 # What fails or takes too long stops nothing else; after N seconds (default 570) nothing more is begun. FOLDER (default
@@ -15,7 +16,7 @@
 # of it starts. At the end a table and a summary; exits with 1 if anything failed.
 set -uo pipefail
 out=$(realpath -m results) seconds=570 small=
-all=(tests curve layer peer_layer step peer_step ops peer_compiled sanitize)
+all=(tests curve layer peer_layer step peer_step ops parity peer_compiled sanitize)
 while [[ ${1:-} == --* ]]; do
   case $1 in
     --out) out=$(realpath -m "$2") && shift 2 ;;
@@ -57,14 +58,17 @@ check() {
   [[ $status == ok ]]
 }
 
-declare -A ops  # benchmarks by group
+declare -A ops    # benchmarks by group
+declare -A cells  # of the parity matrix, by precision
 if [[ $small ]]; then
   [[ -e /dev/nvidia0 ]] || peer+=(--device cpu)
   shapes=(mixtral:64:96:8:2) growth=(8:32:32:8:8 16:32:32:16:8) tokens=64
   recipe=configs/tiny.textproto steps=(--steps 1 --warmup 1)
   ops=([memory]='^sum_of_squares/BF16')
+  cells=([FP32]=1) trained=(--set train.num_steps=1 --set optimizer.warmup_steps=0)
   curve=(--set train.num_steps=2 --set optimizer.warmup_steps=0 --set train.eval_max_tokens_per_domain=32)
 else
+  cells=([FP32]=12 [BF16]=2) trained=()
   curve=() shapes=(mixtral:4096:14336:8:2 olmoe:2048:1024:64:8 qwen3:2048:768:128:8) tokens=32768
   growth=(8:2048:1024:8:8 16:2048:1024:16:8 32:2048:1024:32:8 128:2048:1024:128:8)
   recipe=configs/olmoe_1b_7b.textproto steps=(--steps 3 --warmup 1)
@@ -144,6 +148,17 @@ run_ops() {
   local group
   for group in "${!ops[@]}"; do
     check "ops.$group.json" 90 "${ours[@]}" ./ops --benchmark_filter="${ops[$group]}" --benchmark_min_time=0.05 --benchmark_format=json
+  done
+}
+
+run_parity() {
+  local precision
+  for precision in "${!cells[@]}"; do
+    check "parity.$precision.txt" 90 "${ours[@]}" tests/matrix --device CUDA --precision "$precision" --cells "${cells[$precision]}" "${trained[@]}"
+    # shellcheck disable=SC2016  # what begins with $ is awk's
+    check "parity.$precision.json" 5 awk -F '[= ]' -v precision="$precision" '
+      /^cells=/ { printf "{\"precision\": \"%s\", \"cells\": %d, \"failed\": %d, \"worst\": %g}\n", precision, $2, $4, $6; all = $4 == 0 }
+      END { exit !all }' "json/parity.$precision.txt"
   done
 }
 

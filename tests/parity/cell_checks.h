@@ -1,4 +1,5 @@
-// How a cell of the matrix is compared with one rank, in each precision.
+// How a cell of the matrix is compared with one rank, in each precision: on one device both, which
+// cell.trained says ("run.device=CUDA"; FP64 is computed by the CPU).
 #pragma once
 
 #include <cstdint>
@@ -33,6 +34,9 @@ extern const CellCheck kSingleCheck;
 // The median over 8 seeds of the distance of the loss curve from that of one rank in FP64, divided
 // by that of one rank in BF16, is at most 2. Distance: root mean square over the steps.
 extern const CellCheck kBrainCheck;
+
+// The same over that many seeds.
+CellResult CheckBrain(const MatrixCell& cell, int num_seeds);
 
 // A cell in FP32 beside one rank, whose choices of experts it follows; and free-running.
 inline constexpr Tolerance kReplayTolerance = {.curve = 1e-5, .state = 1e-4};

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "configs/load.h"
 #include "configs/validate.h"
+#include "core/base/check.h"
 #include "core/base/random.h"
 #include "tests/parity/cell_options.h"
 #include "train/pipeline_layout.h"
@@ -130,6 +131,12 @@ absl::StatusOr<RunConfig> ConfigOf(const MatrixCell& cell) {
   overrides.insert(overrides.end(), cell.layout.more.begin(), cell.layout.more.end());
   overrides.push_back(absl::StrCat("train.micro_batch_size=", cell.layout.micro_batch_size));
   return LoadRunConfig("configs/recipes/tiny.textproto", overrides);
+}
+
+int64_t StepTokens(const MatrixCell& cell) {
+  const absl::StatusOr<RunConfig> config = ConfigOf(cell);
+  CHECK(config.ok()) << config.status();
+  return config->train().global_batch_size() * config->train().sequence_length();
 }
 
 bool IsLegalOn(const absl::StatusOr<RunConfig>& config, int ranks) {

@@ -16,8 +16,8 @@ struct MatrixCell {
   Layout reference;   // one rank, that the cell is compared with
 };
 
-// Tokens of a step of every cell, padding included.
-inline constexpr int64_t kMatrixStepTokens = 12 * 48;
+// Tokens of a step, padding included.
+int64_t StepTokens(const MatrixCell& cell);
 
 // Two choices of different options.
 struct Coverage {

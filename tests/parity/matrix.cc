@@ -1,13 +1,15 @@
-// matrix --cells N --seed S --precision P: trains N drawn cells, each beside one rank, and prints
-// how far they part. The last line is "cells=N failed=M worst=X": X is the largest relative
-// difference (BF16: ratio) of any cell. docs/parity.md shows what this prints.
+// matrix --cells N --seed S --precision P --device D: trains N drawn cells, each beside one rank,
+// and prints how far they part. The last line is "cells=N failed=M worst=X": X is the largest
+// relative difference (BF16: ratio) of any cell. docs/parity.md shows what this prints.
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <future>
+#include <iterator>
 #include <string>
 #include <thread>
 #include <tuple>
@@ -27,8 +29,10 @@ struct MatrixOptions {
   int cells = kCoveringCells;
   uint64_t seed = 1;
   std::string precision = "FP64";
+  std::string device = "CPU";
   int jobs = static_cast<int>(std::thread::hardware_concurrency()) / 2 + 1;
   std::string markdown;
+  Overrides overrides;
 };
 
 const CellCheck& CheckOf(const std::string& precision) {
@@ -102,7 +106,11 @@ Outcome PrintRows(const std::vector<MatrixCell>& cells, Runner& runner, Report& 
 int RunMatrix(const MatrixOptions& options) {
   const CellCheck& check = CheckOf(options.precision);
   Coverage coverage;
-  const std::vector<MatrixCell> cells = DrawCells(options.cells, options.seed, &coverage);
+  std::vector<MatrixCell> cells = DrawCells(options.cells, options.seed, &coverage);
+  for (MatrixCell& cell : cells) {
+    std::ranges::copy(options.overrides, std::back_inserter(cell.trained));
+    cell.trained.push_back("run.device=" + options.device);
+  }
   Report report;
   report.Add(CellHeader(check.columns));
   Runner runner(cells, check, options.jobs);
@@ -129,6 +137,15 @@ int main(int argc, char** argv) {
       ->check(CLI::IsMember({"FP64", "FP32", "BF16"}));
   app.add_option("--jobs", options.jobs, "cells trained at a time")->check(CLI::Range(1, 1000));
   app.add_option("--markdown", options.markdown, "file to write the table to");
+  app.add_option("--device", options.device,
+                 "CUDA: ranks share the GPU of the plugin that MOEBIUS_TEST_CUDA_PLUGIN names")
+      ->check(CLI::IsMember({"CPU", "CUDA"}));
+  app.add_option("--set", options.overrides, "override of what all cells train, path=value")
+      ->allow_extra_args(false);
   CLI11_PARSE(app, argc, argv);
+  if (options.device == "CUDA" && options.precision == "FP64") {
+    std::fprintf(stderr, "--device: FP64 is computed by the CPU; use --precision FP32 or BF16\n");
+    return 2;
+  }
   return moebius::RunMatrix(options);
 }

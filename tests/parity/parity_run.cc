@@ -11,7 +11,9 @@
 #include "absl/strings/str_split.h"
 #include "configs/load.h"
 #include "core/base/check.h"
+#include "core/tensor/copy.h"
 #include "parallel/thread_communicator.h"
+#include "tests/testing/device_context.h"
 #include "tests/testing/tiny_dataset.h"
 
 namespace moebius {
@@ -28,6 +30,13 @@ RunConfig ConfigOf(const Layout& layout, Overrides overrides) {
   auto config = LoadRunConfig("configs/recipes/tiny.textproto", overrides);
   CHECK(config.ok()) << config.status();
   return *std::move(config);
+}
+
+Context::Options DeviceOf(const RunConfig& config) {
+  if (config.run().device() != ExecutionConfig::CUDA) return {};
+  const Context::Options options = test::OnTestDevice({});
+  CHECK(options.accelerator != nullptr) << "run.device: CUDA asks for a device of the tests";
+  return options;
 }
 
 void Append(const StepResult& result, ParityCurve* curve) {
@@ -68,7 +77,8 @@ using State = std::map<std::string, std::vector<double>>;
 std::vector<double> PartOf(Parameter& parameter, Session& session) {
   const MeshPosition& at = session.mesh().position();
   const DType dtype = parameter.value.dtype();
-  const Tensor value = session.weights().Lease(parameter, WeightFormat::kPlain, dtype);
+  const Tensor value =
+      ToHost(session.weights().Lease(parameter, WeightFormat::kPlain, dtype), session.context());
   std::vector<double> global(parameter.placement.global_shape.num_elements());
   if (!parameter.placement.IsFirstReplica(at)) return global;
   if (dtype == DType::kF64) {
@@ -79,8 +89,8 @@ std::vector<double> PartOf(Parameter& parameter, Session& session) {
   return global;
 }
 
-std::vector<double> PartOf(const Buffer& buffer, bool speaks) {
-  const Tensor& x = buffer.value;
+std::vector<double> PartOf(const Buffer& buffer, bool speaks, Context& context) {
+  const Tensor x = ToHost(buffer.value, context);
   if (!speaks) return std::vector<double>(x.size());
   if (x.dtype() == DType::kF64) return {x.span<double>().begin(), x.span<double>().end()};
   return {x.span<float>().begin(), x.span<float>().end()};
@@ -113,7 +123,7 @@ void GatherState(Session& session, Communicator& world, ParityCurve* curve) {
     state[parameter->name] = PartOf(*parameter, session);
   }
   for (const Buffer* buffer : store.buffers()) {
-    state[buffer->name] = PartOf(*buffer, speaks_for_stage);
+    state[buffer->name] = PartOf(*buffer, speaks_for_stage, session.context());
   }
   AddNamesOfAll(world, &state);
   for (auto& [name, values] : state) world.AllReduce(std::span(values)).Wait();
@@ -157,8 +167,9 @@ ParityCurve TrainOnRank(const Layout& layout, const Overrides& overrides, Commun
                         const WrapWorld& wrap, const Episode& episode) {
   CHECK_EQ(world.size(), layout.ranks);
   const std::unique_ptr<Communicator> wrapped = wrap ? wrap(world) : nullptr;
+  const RunConfig config = ConfigOf(layout, overrides);
   auto created =
-      Session::Create(ConfigOf(layout, overrides), wrapped ? *wrapped : world, TinyDataset(), {});
+      Session::Create(config, wrapped ? *wrapped : world, TinyDataset(), DeviceOf(config));
   CHECK(created.ok()) << created.status();
   Session& session = **created;
   session.set_records_margins(true);

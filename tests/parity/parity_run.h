@@ -50,7 +50,8 @@ struct Episode {
 };
 
 // All ranks of `world`, of which there are layout.ranks, call it together, with overrides that say
-// what is trained; each gets the whole.
+// what is trained; each gets the whole. By "run.device=CUDA" each computes on the device of tests
+// (tests/testing/device_context.h), which they share; else on the CPU.
 ParityCurve TrainOnRank(const Layout& layout, const Overrides& overrides, Communicator& world,
                         const WrapWorld& wrap = nullptr, const Episode& episode = {});
 

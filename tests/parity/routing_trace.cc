@@ -6,6 +6,7 @@
 #include <set>
 
 #include "core/base/check.h"
+#include "core/tensor/copy.h"
 #include "model/inputs.h"
 
 namespace moebius {
@@ -18,10 +19,25 @@ std::vector<double> ToDoubles(const Tensor& x, int64_t begin, int64_t end) {
   return {x.data<float>() + begin, x.data<float>() + end};
 }
 
-TracedChoice ChoiceOf(const Selection& selection, int64_t t) {
+// A selection that the host can read.
+struct HostSelection {
+  Tensor tokens, x, scores, bias, offsets, experts;
+
+  HostSelection(const Selection& selection, Context& context)
+      : tokens(ToHostLater(selection.batch.shard.token_index, context)),
+        x(ToHostLater(selection.x, context)),
+        scores(ToHostLater(selection.scores, context)),
+        offsets(ToHostLater(selection.plan.token_offsets, context)),
+        experts(ToHostLater(selection.plan.expert, context)) {
+    if (selection.bias.defined()) bias = ToHostLater(selection.bias, context);
+    context.Wait();
+  }
+};
+
+TracedChoice ChoiceOf(const HostSelection& selection, int64_t t) {
   const int64_t E = selection.scores.shape()[1], D = selection.x.shape()[1];
-  const int32_t* offsets = selection.plan.token_offsets.data<int32_t>();
-  const int32_t* experts = selection.plan.expert.data<int32_t>();
+  const int32_t* offsets = selection.offsets.data<int32_t>();
+  const int32_t* experts = selection.experts.data<int32_t>();
   return {
       .experts = {experts + offsets[t], experts + offsets[t + 1]},
       .x = ToDoubles(selection.x, t * D, (t + 1) * D),
@@ -34,9 +50,9 @@ bool IsSameSet(const std::vector<int32_t>& a, const std::vector<int32_t>& b) {
 }
 
 Tensor Int32s(const std::vector<int32_t>& numbers, Context& context) {
-  const Tensor x = context.Empty(DType::kI32, {std::ssize(numbers)}, "replay.plan");
+  const Tensor x = EmptyOnHost(DType::kI32, {std::ssize(numbers)}, "replay.plan", context);
   std::ranges::copy(numbers, x.data<int32_t>());
-  return x;
+  return ToDevice(x, "replay.plan", context);
 }
 
 double AbsoluteProduct(const double* w, const std::vector<double>& x) {
@@ -82,10 +98,11 @@ SelectionHook RoutingTrace::Hook() {
 
 // Where the sets are the same the order of the own plan stays, and so does every bit.
 RoutingPlan RoutingTrace::Follow(const Selection& selection, Context& context) {
-  const auto tokens = selection.batch.shard.token_index.span<int64_t>();
+  const HostSelection on_host(selection, context);
+  const auto tokens = on_host.tokens.span<int64_t>();
   std::vector<int32_t> offsets = {0}, experts;
   for (int64_t t = 0; t < std::ssize(tokens); ++t) {
-    TracedChoice choice = ChoiceOf(selection, t);
+    TracedChoice choice = ChoiceOf(on_host, t);
     const ChoiceKey key = {tokens[t] / tokens_per_step_ + 1, selection.layer, tokens[t]};
     const std::vector<int32_t>& follows =
         original_ == nullptr ? choice.experts : original_->choices_.at(key).experts;
@@ -107,7 +124,8 @@ void RoutingTrace::KeepWeights(Session& session) {
   for (Parameter* parameter : session.model().store().parameters()) {
     if (!parameter->name.ends_with(kName)) continue;
     const Tensor w =
-        session.weights().Lease(*parameter, WeightFormat::kPlain, parameter->value.dtype());
+        ToHost(session.weights().Lease(*parameter, WeightFormat::kPlain, parameter->value.dtype()),
+               session.context());
     const std::string layer = parameter->name.substr(0, parameter->name.size() - kName.size());
     const std::lock_guard lock(mutex_);
     weights_[{session.steps_done() + 1, layer}] = ToDoubles(w, 0, w.size());
@@ -126,10 +144,11 @@ void RoutingTrace::KeepWeights(Session& session) {
 //    Let zeta be the largest over the experts.
 // 2. Exact scores move by zeta / 2 at most: for softmax ds_e = s_e (dz_e - sum_j s_j dz_j), whose
 //    second factor is within 2 zeta (1 - s_e), and s (1 - s) <= 1/4; for sigmoid by zeta / 4.
-// 3. Computed scores err. exp errs by 4 u relative (kernels/cpu/loops_test.cc), its argument
-//    z - max z by u |z - max z|, at most r u with r = ln(max s / min s); both enter numerator and
-//    denominator. The sum of E errs by gamma_E, quotient and product by 2 u:
-//    together (E + 10 + 2 r) u relative, and sigmoid by less. Adding the bias errs by u of the sum.
+// 3. Computed scores err. exp errs by 4 u relative (kernels/cpu/loops_test.cc; CUDA's
+//    expf is within 2 ulp), its argument z - max z by u |z - max z|, at most r u with r = ln(max s
+//    / min s); both enter numerator and denominator. The sum of E errs by gamma_E, quotient and
+//    product by 2 u: together (E + 10 + 2 r) u relative, and sigmoid by less. Adding the bias errs
+//    by u of the sum.
 double NearTieBound(const TracedChoice& a, const TracedChoice& b, const std::vector<double>& w_a,
                     const std::vector<double>& w_b) {
   const auto D = static_cast<int64_t>(a.x.size()), E = static_cast<int64_t>(a.scores.size());
