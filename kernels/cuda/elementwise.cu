@@ -19,9 +19,9 @@ __global__ void ScaleKernel(float* x, float factor, int64_t n) {
   for (int64_t i = FirstIndex(); i < n; i += IndexStride()) x[i] *= factor;
 }
 
-constexpr int64_t kSumBlocks = 512;
+constexpr int64_t kMaxSumBlocks = 512;
 
-// A sum for each of kSumBlocks blocks, then that of all.
+// A sum for each block, then that of all.
 template <class T>
 __global__ void SquaresKernel(const T* x, int64_t n, double* sums) {
   double sum = 0;
@@ -68,9 +68,10 @@ void Sum(const kernels::SumArgs& args, Context& ctx) {
 }
 
 void SumOfSquares(const Tensor& x, const Tensor& sum, Context& ctx) {
-  const Tensor sums = ctx.Empty(DType::kF64, {kSumBlocks}, "sum_of_squares");
+  const int64_t blocks = std::min(kMaxSumBlocks, ForElements(x.size()).blocks);
+  const Tensor sums = ctx.Empty(DType::kF64, {blocks}, "sum_of_squares");
   WithType(x.dtype(), [&]<class T>(T) {
-    Launch(SquaresKernel<T>, BlockForEach(kSumBlocks), ctx, x.device_data<T>(), x.size(),
+    Launch(SquaresKernel<T>, BlockForEach(blocks), ctx, x.device_data<T>(), x.size(),
            sums.device_data<double>());
   });
   Sum({.x = sums, .sum = sum}, ctx);
