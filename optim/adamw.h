@@ -44,8 +44,8 @@ class AdamW {
   // One update with the learning rate, step (for the bias correction) and clip scale of
   // context.step_state(), which may also say that nothing is updated.
   // The images of a weight that are current are written with it where this rank has and updates it
-  // whole, in one piece; all others are stale then. A sharded optimizer fetches what the other ranks
-  // have updated. REQUIRES: every gradient is reduced (GradientBuckets::Reduce).
+  // whole, in one piece; all others are stale then. A sharded optimizer fetches what the other
+  // ranks have updated. REQUIRES: every gradient is reduced (GradientBuckets::Reduce).
   void Step();
 
   std::vector<State>& states() { return states_; }

@@ -18,6 +18,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/base/check.h"
 #include "core/tensor/dtype.h"
 
 namespace moebius {
@@ -47,6 +48,18 @@ class SideStream {
   virtual void Copy(const void* from, void* to, int64_t bytes) = 0;
   virtual std::unique_ptr<DeviceEvent> Mark() = 0;  // behind all of this
   virtual void Finish() = 0;  // returns when its work is done; any thread, which then alone uses it
+};
+
+// Work that an accelerator has recorded and can be given again and again: the same kernels with the
+// same arguments, the same copies between the same addresses. What stands at these addresses may
+// be other numbers each time.
+class RecordedWork {
+ public:
+  virtual ~RecordedWork() = default;  // REQUIRES: it is done (Accelerator::Wait)
+
+ private:
+  friend class Accelerator;
+  std::vector<std::shared_ptr<const void>> held_;
 };
 
 class Accelerator {
@@ -81,14 +94,22 @@ class Accelerator {
   // What computes on it (kernels/backend.h).
   virtual const kernels::Backend& kernels() const = 0;
 
-  // Work has been given to it.
-  void MarkBusy() { busy_ = true; }
+  // Work has been given to it: a kernel, a copy, or all that was recorded.
+  void MarkBusy() {
+    if (recording_) return;
+    busy_ = true;
+    ++num_given_;
+  }
+  int64_t num_given() const { return num_given_; }
 
   // `memory` of the host lives until the work that it has been given is done.
-  void Hold(std::shared_ptr<const void> memory) { held_.push_back(std::move(memory)); }
+  void Hold(std::shared_ptr<const void> memory) {
+    (recording_ ? held_by_recording_ : held_).push_back(std::move(memory));
+  }
 
   // Returns when all its work is done.
   void Wait() {
+    CheckNotRecording("a wait");
     if (!busy_) return;
     WaitForWork();
     busy_ = false;
@@ -97,12 +118,46 @@ class Accelerator {
   }
   int64_t num_waits() const { return num_waits_; }  // for work that was under way
 
+  // Between the two, what it is given is recorded and not done: kernels with their arguments as
+  // they are now. Nothing is waited for meanwhile, nor is there work beside it. The host's memory
+  // of recorded copies lives as long as they do, and the host writes it no more.
+  void BeginRecording() {
+    CheckNotRecording("a recording");
+    StartRecording();
+    recording_ = true;
+  }
+  std::unique_ptr<RecordedWork> EndRecording() {
+    CHECK(recording_) << "nothing is being recorded";
+    std::unique_ptr<RecordedWork> work = FinishRecording();
+    recording_ = false;
+    work->held_ = std::exchange(held_by_recording_, {});
+    return work;
+  }
+
+  // All of it, behind what was given before. It lives until it is done.
+  void Give(const RecordedWork& work) {
+    CheckNotRecording("other recorded work");
+    GiveRecorded(work);
+    MarkBusy();
+  }
+
+  // For what cannot be recorded.
+  void CheckNotRecording(const char* what) const {
+    CHECK(!recording_) << what << " while work is being recorded, which is not done yet";
+  }
+
  private:
   virtual void WaitForWork() = 0;
+  virtual void StartRecording() = 0;
+  virtual std::unique_ptr<RecordedWork> FinishRecording() = 0;
+  virtual void GiveRecorded(const RecordedWork& work) = 0;
 
   bool busy_ = false;
+  bool recording_ = false;
+  int64_t num_given_ = 0;
   int64_t num_waits_ = 0;
   std::vector<std::shared_ptr<const void>> held_;
+  std::vector<std::shared_ptr<const void>> held_by_recording_;
 };
 
 }  // namespace moebius

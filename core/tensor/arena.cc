@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <mutex>
+#include <optional>
 #include <set>
 #include <sstream>
 #include <utility>
@@ -21,6 +22,35 @@ constexpr int64_t kHugePage = int64_t{2} << 20;
 constexpr int64_t kMapping = int64_t{32} << 20;
 
 int64_t RoundUp(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
+
+using Ranges = std::vector<std::pair<char*, int64_t>>;  // address, bytes
+
+// What is in one of `ranges` and in none of `but`, joined.
+Ranges Without(const Ranges& ranges, const Ranges& but) {
+  struct Change {
+    int ranges = 0, but = 0;  // that begin at an address, less those that end there
+  };
+  std::map<char*, Change> changes;
+  const auto add = [&](const Ranges& all, int Change::*count) {
+    for (const auto& [address, bytes] : all) {
+      ++(changes[address].*count);
+      --(changes[address + bytes].*count);
+    }
+  };
+  add(ranges, &Change::ranges);
+  add(but, &Change::but);
+  Ranges rest;
+  Change open;
+  for (const auto& [address, change] : changes) {
+    const bool was_in = open.ranges > 0 && open.but == 0;
+    open.ranges += change.ranges;
+    open.but += change.but;
+    const bool is_in = open.ranges > 0 && open.but == 0;
+    if (is_in && !was_in) rest.emplace_back(address, 0);
+    if (was_in && !is_in) rest.back().second = address - rest.back().first;
+  }
+  return rest;
+}
 
 }  // namespace
 
@@ -55,6 +85,10 @@ class Arena::Impl : public std::enable_shared_from_this<Arena::Impl> {
     return sum;
   }
 
+  void BeginTrace();
+  Trace EndTrace();
+  bool IsFree(const Trace& trace) const;
+
  private:
   char* Take(int64_t bytes);  // best fit
   void AddFree(char* address, int64_t bytes);
@@ -74,6 +108,11 @@ class Arena::Impl : public std::enable_shared_from_this<Arena::Impl> {
   std::vector<std::pair<char*, int64_t>> mappings_;
   Use total_;
   std::map<std::string, Use> by_name_;
+  struct Handed {
+    std::pair<char*, int64_t> range;
+    std::weak_ptr<Storage> storage;
+  };
+  std::optional<std::vector<Handed>> traced_;
 };
 
 namespace {
@@ -109,7 +148,10 @@ std::shared_ptr<Storage> Arena::Impl::Allocate(int64_t bytes, const char* name) 
   char* address = device_.is_meta() || taken == 0 ? nullptr : Take(taken);
   Raise(&total_, taken);
   Raise(&by_name_[name], taken);
-  return std::make_shared<ArenaStorage>(address, bytes, device_, taken, name, shared_from_this());
+  auto storage =
+      std::make_shared<ArenaStorage>(address, bytes, device_, taken, name, shared_from_this());
+  if (traced_ && address != nullptr) traced_->push_back({{address, taken}, storage});
+  return storage;
 }
 
 void Arena::Impl::Free(char* address, int64_t bytes, const std::string& name) {
@@ -117,6 +159,39 @@ void Arena::Impl::Free(char* address, int64_t bytes, const std::string& name) {
   total_.bytes -= bytes;
   by_name_[name].bytes -= bytes;
   if (address != nullptr) AddFree(address, bytes);
+}
+
+void Arena::Impl::BeginTrace() {
+  const std::lock_guard lock(mutex_);
+  CHECK(!traced_) << name_ << " memory is traced already";
+  traced_.emplace();
+}
+
+Arena::Trace Arena::Impl::EndTrace() {
+  const std::lock_guard lock(mutex_);
+  CHECK(traced_) << name_ << " memory is not traced";
+  const std::vector<Handed> all = *std::exchange(traced_, std::nullopt);
+  Trace trace;
+  Ranges handed, kept;
+  for (const auto& [range, storage] : all) {
+    handed.push_back(range);
+    std::shared_ptr<Storage> owned = storage.lock();
+    if (owned == nullptr) continue;
+    trace.kept.push_back(std::move(owned));
+    kept.push_back(range);
+  }
+  trace.given_back = Without(handed, kept);
+  return trace;
+}
+
+bool Arena::Impl::IsFree(const Trace& trace) const {
+  const std::lock_guard lock(mutex_);
+  return std::ranges::all_of(trace.given_back, [&](const auto& range) {
+    const auto behind = free_by_address_.upper_bound(range.first);
+    if (behind == free_by_address_.begin()) return false;
+    const auto& [address, bytes] = *std::prev(behind);
+    return range.first + range.second <= address + bytes;
+  });
 }
 
 char* Arena::Impl::Take(int64_t bytes) {
@@ -209,5 +284,8 @@ std::shared_ptr<Storage> Arena::Allocate(int64_t bytes, const char* name) {
 Arena::Use Arena::total() const { return impl_->total(); }
 std::map<std::string, Arena::Use> Arena::by_name() const { return impl_->by_name(); }
 int64_t Arena::mapped_bytes() const { return impl_->mapped_bytes(); }
+void Arena::BeginTrace() { impl_->BeginTrace(); }
+Arena::Trace Arena::EndTrace() { return impl_->EndTrace(); }
+bool Arena::IsFree(const Trace& trace) const { return impl_->IsFree(trace); }
 
 }  // namespace moebius

@@ -7,6 +7,8 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "core/tensor/accelerator.h"
 #include "core/tensor/device.h"
@@ -55,6 +57,16 @@ class Arena {
   Use total() const;
   std::map<std::string, Use> by_name() const;
   int64_t mapped_bytes() const;  // asked from the system so far
+
+  // All memory that was handed out between BeginTrace and EndTrace: what recorded work goes on to
+  // use (Accelerator::BeginRecording), whoever has it by then.
+  struct Trace {
+    std::vector<std::shared_ptr<Storage>> kept;         // what had an owner at the end
+    std::vector<std::pair<char*, int64_t>> given_back;  // the rest: address, bytes
+  };
+  void BeginTrace();  // REQUIRES: none has begun
+  Trace EndTrace();
+  bool IsFree(const Trace& trace) const;  // nobody has any of what was given back
 
   class Impl;
 

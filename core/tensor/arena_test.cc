@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <memory>
+#include <utility>
 #include <vector>
 
 namespace moebius {
@@ -63,6 +65,51 @@ TEST(Arena, AlignedAndOverlapFree) {
     const auto* bytes = static_cast<unsigned char*>(storage->data());
     EXPECT_EQ(bytes[0], bytes[storage->bytes() - 1]);
   }
+}
+
+TEST(Arena, TracesWhatWasHandedOut) {
+  Arena arena("device", kCpu);
+  const auto before = arena.Allocate(100, "before");
+  arena.BeginTrace();
+  auto first = arena.Allocate(1000, "first");
+  char* const begin = static_cast<char*>(first->data());
+  first.reset();
+  const auto kept = arena.Allocate(64, "kept");  // where the first was
+  ASSERT_EQ(kept->data(), begin);
+  (void)arena.Allocate(0, "empty");
+  const Arena::Trace trace = arena.EndTrace();
+  EXPECT_EQ(trace.kept, std::vector<std::shared_ptr<Storage>>{kept});
+  EXPECT_EQ(trace.given_back, (std::vector<std::pair<char*, int64_t>>{{begin + 64, 1024 - 64}}));
+}
+
+TEST(Arena, SaysWhetherTracedMemoryIsFree) {
+  Arena arena("device", kCpu);
+  arena.BeginTrace();
+  const auto kept = arena.Allocate(64, "kept");
+  auto used = arena.Allocate(6400, "used");
+  const auto between = arena.Allocate(64, "between");
+  arena.Allocate(640, "used too").reset();
+  used.reset();
+  const Arena::Trace trace = arena.EndTrace();
+  EXPECT_TRUE(arena.IsFree(trace));
+  for (const int64_t bytes : {64, 640, 6400}) {
+    auto other = arena.Allocate(bytes, "other");
+    EXPECT_FALSE(arena.IsFree(trace)) << bytes;
+    other.reset();
+    EXPECT_TRUE(arena.IsFree(trace)) << bytes;
+  }
+  const auto elsewhere = arena.Allocate(int64_t{1} << 20, "elsewhere");
+  EXPECT_FALSE(arena.IsFree(trace)) << "it begins where \"used too\" was";
+}
+
+TEST(Arena, KeepsWhatATraceHolds) {
+  Arena arena("device", kCpu);
+  arena.BeginTrace();
+  auto x = arena.Allocate(64, "x");
+  void* const address = x->data();
+  const Arena::Trace trace = arena.EndTrace();
+  x.reset();
+  EXPECT_NE(arena.Allocate(64, "y")->data(), address);
 }
 
 TEST(Arena, BeyondTheBudgetNamesWhoHoldsIt) {

@@ -9,6 +9,18 @@
 namespace moebius::cuda {
 namespace {
 
+class CudaRecordedWork final : public RecordedWork {
+ public:
+  explicit CudaRecordedWork(cudaGraph_t graph) {
+    CheckCuda(cudaGraphInstantiateWithFlags(&work_, graph, 0), "making recorded work ready");
+  }
+  ~CudaRecordedWork() override { cudaGraphExecDestroy(work_); }
+  cudaGraphExec_t work() const { return work_; }
+
+ private:
+  cudaGraphExec_t work_ = nullptr;
+};
+
 class CudaEvent final : public DeviceEvent {
  public:
   // Behind what `stream` has; holds back what `device` is given on its own stream.
@@ -24,6 +36,7 @@ class CudaEvent final : public DeviceEvent {
     return error == cudaSuccess;
   }
   void HoldBackAccelerator() override {
+    device_.CheckNotRecording("an event");
     HoldBack(static_cast<cudaStream_t>(device_.stream()));
     device_.MarkBusy();
   }
@@ -129,6 +142,7 @@ class CudaDevice final : public Device {
     return halves[0] ^ halves[1];
   }
   std::unique_ptr<DeviceEvent> Mark() override {
+    CheckNotRecording("an event");
     return std::make_unique<CudaEvent>(stream_, *this);
   }
   std::unique_ptr<SideStream> MakeSideStream() override {
@@ -146,6 +160,22 @@ class CudaDevice final : public Device {
   void WaitForWork() override {
     BeforeWait();
     CheckCuda(cudaStreamSynchronize(stream_), "waiting for kernels");
+  }
+
+  // Relaxed: memory may be mapped meanwhile.
+  void StartRecording() override {
+    CheckCuda(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeRelaxed), "recording work");
+  }
+  std::unique_ptr<RecordedWork> FinishRecording() override {
+    cudaGraph_t graph = nullptr;
+    CheckCuda(cudaStreamEndCapture(stream_, &graph), "recording work");
+    auto work = std::make_unique<CudaRecordedWork>(graph);
+    cudaGraphDestroy(graph);
+    return work;
+  }
+  void GiveRecorded(const RecordedWork& work) override {
+    CheckCuda(cudaGraphLaunch(static_cast<const CudaRecordedWork&>(work).work(), stream_),
+              "giving recorded work");
   }
 
   const int ordinal_;

@@ -5,7 +5,10 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include "kernels/cuda/cuda.h"
 #include "kernels/cuda/emulation/stream.h"
@@ -15,12 +18,32 @@ namespace {
 
 using cuda_emulation::Stream;
 
+class EmulatedRecordedWork final : public RecordedWork {
+ public:
+  using Works = std::vector<Stream::Work>;
+
+  explicit EmulatedRecordedWork(Works works)
+      : works_(std::make_shared<const Works>(std::move(works))) {}
+  ~EmulatedRecordedWork() override {
+    CHECK_EQ(works_.use_count(), 1) << "recorded work ends before it is done";
+  }
+  void AddTo(Stream& stream) const {
+    stream.Add([works = works_] {
+      for (const Stream::Work& work : *works) work();
+    });
+  }
+
+ private:
+  const std::shared_ptr<const Works> works_;
+};
+
 class EmulatedEvent final : public DeviceEvent {
  public:
   EmulatedEvent(Stream& stream, Device& device) : event_(stream), device_(device) {}
 
   bool IsDone() override { return event_.IsDone(); }
   void HoldBackAccelerator() override {
+    device_.CheckNotRecording("an event");
     HoldBack(*static_cast<Stream*>(device_.stream()));
     device_.MarkBusy();
   }
@@ -98,6 +121,7 @@ class EmulatedDevice final : public Device {
     return static_cast<uint64_t>(::getpid()) << 32 | static_cast<uint64_t>(ordinal_);
   }
   std::unique_ptr<DeviceEvent> Mark() override {
+    CheckNotRecording("an event");
     return std::make_unique<EmulatedEvent>(stream_, *this);
   }
   std::unique_ptr<SideStream> MakeSideStream() override {
@@ -108,6 +132,13 @@ class EmulatedDevice final : public Device {
   void WaitForWork() override {
     BeforeWait();
     stream_.Run();
+  }
+  void StartRecording() override { stream_.BeginRecording(); }
+  std::unique_ptr<RecordedWork> FinishRecording() override {
+    return std::make_unique<EmulatedRecordedWork>(stream_.EndRecording());
+  }
+  void GiveRecorded(const RecordedWork& work) override {
+    static_cast<const EmulatedRecordedWork&>(work).AddTo(stream_);
   }
 
   const int ordinal_;

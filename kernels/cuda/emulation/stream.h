@@ -5,7 +5,7 @@
 // access of the host to the device's memory ends it. Work of several streams runs in any order
 // that events between them allow: as late as they do, and where MOEBIUS_EMULATED_SIDE_STREAMS is
 // "early", a side stream's copy as soon as it is given and nothing holds it back. A test that runs
-// both ways finds the event that is missing.
+// both ways finds the event that is missing. What is recorded has its arguments as they were then.
 #pragma once
 
 #include <cstdint>
@@ -14,7 +14,9 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <utility>
+#include <vector>
 
 namespace moebius::cuda_emulation {
 
@@ -53,13 +55,20 @@ class Stream {
   explicit Stream(Memory& memory) : memory_(memory) {}
   Memory& memory() { return memory_; }
 
-  void Add(std::function<void()> work) {
+  using Work = std::function<void()>;
+
+  void Add(Work work) {
+    if (recorded_) return recorded_->push_back(std::move(work));
     steps_.push_back([work = std::move(work)] {
       work();
       return true;
     });
   }
   void AddStep(Step step) { steps_.push_back(std::move(step)); }
+
+  // Between the two, work is kept and not added.
+  void BeginRecording() { recorded_.emplace(); }
+  std::vector<Work> EndRecording() { return *std::exchange(recorded_, std::nullopt); }
 
   void RunWhileItCan(const std::function<bool()>& enough);  // in its order
   void Run();                                               // all of it, however long it waits
@@ -70,6 +79,7 @@ class Stream {
 
   Memory& memory_;
   std::deque<Step> steps_;
+  std::optional<std::vector<Work>> recorded_;
   bool running_ = false;  // further up in this thread
 };
 
