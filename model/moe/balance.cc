@@ -16,11 +16,12 @@ Balance::Balance(const MoeSpec& spec, const std::string& prefix, ParameterStore&
       micro_batch_group_(mesh.group_over({Axis::kContext, Axis::kTensor})),
       router_(router),
       last_counts_(store.AddBuffer(prefix + "last_counts", DType::kF64, {spec.num_experts})),
-      step_counts_(context.Zeros(DType::kF64, {spec.num_experts}, "routing.counts")) {
+      step_counts_(context.Zeros(DType::kF64, {spec.num_experts}, "routing.counts")),
+      record_{.sums = context.Zeros(DType::kF64, {spec.num_experts + 2}, "routing.counts"),
+              .margins = {}} {
   if (spec.bias_update_rate > 0) {
     bias_ = store.AddBuffer(prefix + "expert_bias", router, {spec.num_experts});
   }
-  BeginStep();
 }
 
 void Balance::Apply(Tape& tape, const Var& logits, const Var& scores, const RoutingPlan& plan,
@@ -106,8 +107,8 @@ Tensor Balance::FractionsOf(const Tensor& counts) {
 }
 
 void Balance::BeginStep() {
-  record_ = {.sums = context_.Zeros(DType::kF64, {spec_.num_experts + 2}, "routing.counts"),
-             .margins = {}};
+  Clear(record_.sums);
+  record_.margins.clear();
 }
 
 void Balance::EndCountingPass() {
