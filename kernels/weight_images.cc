@@ -32,6 +32,16 @@ Tensor MakeWeightImage(const Tensor& w, WeightFormat format, DType compute, Cont
   return image;
 }
 
+void RefreshImages(std::span<Parameter* const> parameters, Context& context) {
+  for (Parameter* parameter : parameters) {
+    for (auto& [key, image] : parameter->images) {
+      if (image.version == parameter->version) continue;
+      PackWeight(parameter->value, key.first, image.tensor, context);
+      image.version = parameter->version;
+    }
+  }
+}
+
 Tensor ResidentWeights::Lease(Parameter& parameter, WeightFormat format, DType compute) {
   if (!context_.packs_weights()) format = WeightFormat::kPlain;
   if (compute == DType::kF64 ||

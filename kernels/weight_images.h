@@ -5,6 +5,8 @@
 // value itself, in every format.
 #pragma once
 
+#include <span>
+
 #include "core/tape/tape.h"
 #include "core/tensor/context.h"
 
@@ -19,6 +21,9 @@ void PackWeight(const Tensor& w, WeightFormat format, const Tensor& image, Conte
 
 // PackWeight into a tensor of its own.
 Tensor MakeWeightImage(const Tensor& w, WeightFormat format, DType compute, Context& context);
+
+// Makes the images of these parameters anew, in place, that a change of the value did not write.
+void RefreshImages(std::span<Parameter* const> parameters, Context& context);
 
 // Weights that stay on the device whole: an image is made at its first use and made again, in
 // place, at the first use after a change of the value that did not write the image too (adamw.h).

@@ -62,6 +62,12 @@ class Collector {
   int64_t end_ = 0;
 };
 
+// All of its tensors.
+Tensor BytesOf(const MicroBatch& batch) {
+  const std::shared_ptr<Storage>& bytes = batch.tokens.storage();
+  return Tensor(DType::kU8, {bytes->bytes()}, bytes);
+}
+
 int64_t NumTokens(const Tensor& document_ids) {
   if (document_ids.device().is_meta()) return -1;
   return std::ranges::count_if(document_ids.span<int32_t>(), [](int32_t id) { return id >= 0; });
@@ -123,8 +129,7 @@ MicroBatch MakeMicroBatch(const std::vector<Sample>& samples,
 
 MicroBatch ToDevice(const MicroBatch& batch, Context& context) {
   if (context.accelerator() == nullptr) return batch;
-  const std::shared_ptr<Storage>& here = batch.tokens.storage();
-  const Tensor there = ToDevice(Tensor(DType::kU8, {here->bytes()}, here), "batch", context);
+  const Tensor there = ToDevice(BytesOf(batch), "batch", context);
   MicroBatch moved = batch;
   for (Tensor* x :
        {&moved.tokens, &moved.labels, &moved.positions, &moved.document_ids, &moved.loss_weights,
@@ -132,6 +137,16 @@ MicroBatch ToDevice(const MicroBatch& batch, Context& context) {
     *x = x->In(there.storage());
   }
   return moved;
+}
+
+std::vector<MicroBatch> ToDevice(const std::vector<MicroBatch>& batches, Context& context) {
+  std::vector<MicroBatch> moved;
+  for (const MicroBatch& batch : batches) moved.push_back(ToDevice(batch, context));
+  return moved;
+}
+
+void CopyToDevice(const MicroBatch& batch, const MicroBatch& there) {
+  Copy(BytesOf(batch), BytesOf(there));
 }
 
 BatchTotals TotalsOf(const MicroBatch& batch) {

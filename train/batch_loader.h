@@ -28,6 +28,9 @@ MicroBatch MakeMicroBatch(const std::vector<Sample>& samples,
 
 // A micro-batch of MakeMicroBatch on the context's device: one copy, in the order of its work.
 MicroBatch ToDevice(const MicroBatch& batch, Context& context);
+std::vector<MicroBatch> ToDevice(const std::vector<MicroBatch>& batches, Context& context);
+// Into one that ToDevice has made of a micro-batch of the same sizes.
+void CopyToDevice(const MicroBatch& batch, const MicroBatch& there);
 
 // Of micro-batches that are the host's.
 // Sum of loss weights, and tokens that are not padding: of the T tokens, which the ranks of the

@@ -25,7 +25,7 @@ constexpr int kRanks = 2, kSteps = 2;
 // What a rank's steps came to, and how often its host waited for its device in the last one.
 struct Training {
   std::vector<std::pair<double, double>> curve;  // loss, gradient norm
-  int64_t num_replays = 0, num_waits = 0;
+  int64_t num_retries = 0, num_waits = 0;
   std::vector<std::vector<std::byte>> parameters;
 };
 
@@ -43,7 +43,7 @@ Training Train(Communicator& world, const RunConfig& config) {
     const StepResult result = (*session)->Step();
     EXPECT_TRUE(result.updated);
     training.curve.emplace_back(result.loss, result.gradient_norm);
-    training.num_replays += result.num_replays;
+    training.num_retries += result.num_retries;
     training.num_waits = accelerator->num_waits() - before;
   }
   for (const Parameter* x : (*session)->model().store().parameters()) {
@@ -73,7 +73,7 @@ TEST(DeviceRanks, WaitOnceAStepByBoundedExchanges) {
     for (int r = 0; r < kRanks; ++r) {
       EXPECT_GT(exact[r].num_waits, 1);
       EXPECT_EQ(bounded[r].num_waits, 1);
-      EXPECT_GT(bounded[r].num_replays, 0);
+      EXPECT_GT(bounded[r].num_retries, 0);
       EXPECT_EQ(bounded[r].curve, exact[r].curve);
       EXPECT_TRUE(bounded[r].parameters == exact[r].parameters);
     }

@@ -15,23 +15,30 @@ TrainStep::TrainStep(const Parts& parts)
     : parts_(parts),
       plan_(*MakePlan(parts.pipeline)),
       forward_plan_(*MakePlan(parts.pipeline, Passes::kForwardOnly)),
+      replayer_(parts.model, parts.context),
       exchange_capacity_(parts.exchange_capacity) {}
 
 StepResult TrainStep::Run(const std::vector<MicroBatch>& micro_batches) {
   CHECK_EQ(std::ssize(micro_batches), parts_.pipeline.num_micro_batches);
   const StepInputs step = Normalize(micro_batches);
-  std::vector<MicroBatch> there;
-  for (const MicroBatch& batch : micro_batches) there.push_back(ToDevice(batch, parts_.context));
+  if (CanReplay(micro_batches)) {
+    const auto compute = [&](const std::vector<MicroBatch>& there) { return Compute(there, step); };
+    return *Report(step, replayer_.Run(micro_batches, step, compute));
+  }
+  return RunUntilRowsFit(ToDevice(micro_batches, parts_.context), step);
+}
 
+StepResult TrainStep::RunUntilRowsFit(const std::vector<MicroBatch>& micro_batches,
+                                      const StepInputs& step) {
   const double old_capacity = exchange_capacity_;
   const double enough = parts_.mesh.position().size_of(Axis::kExpert);  // all rows go to one rank
-  int64_t num_replays = 0;
-  std::optional<StepResult> result = Attempt(there, step);
-  for (; !result; ++num_replays, result = Attempt(there, step)) {
+  int64_t num_retries = 0;
+  std::optional<StepResult> result = Attempt(micro_batches, step);
+  for (; !result; ++num_retries, result = Attempt(micro_batches, step)) {
     CHECK_LT(exchange_capacity_, enough) << "more rows than there can be";
     exchange_capacity_ = std::min(2 * exchange_capacity_, enough);
   }
-  result->num_replays = num_replays;
+  result->num_retries = num_retries;
   result->old_exchange_capacity = old_capacity;
   result->exchange_capacity = exchange_capacity_;
   return *result;
@@ -43,15 +50,7 @@ std::optional<StepResult> TrainStep::Attempt(const std::vector<MicroBatch>& micr
     step.dispatch.capacity = exchange_capacity_;
     step.dispatch.overflow = parts_.context.Zeros(DType::kF64, {1}, "dispatch.overflow");
   }
-  parts_.model.BeginStep();
-  parts_.buckets.BeginStep(parts_.pipeline.num_micro_batches);
-  CountExactly(micro_batches, step);
-
-  const Tensor loss = ForwardBackward(micro_batches, step);
-  ReduceGradients();
-  const Tensor routing = parts_.model.SumRouting();
-  Update(loss, routing, step.dispatch.overflow);
-  return Report(step, routing);
+  return Report(step, Compute(micro_batches, step));
 }
 
 // The most tokens of a shard on any rank; 0 where exchanges are exact.
@@ -65,6 +64,33 @@ int64_t TrainStep::MaxTokens(const std::vector<MicroBatch>& micro_batches) {
   }
   mesh.world().AllReduceMax(std::span(&most, 1)).Wait();
   return most;
+}
+
+// Whether the host decides and waits for nothing between the first kernel and the last, and no
+// stream has work beside them.
+bool TrainStep::CanReplay(const std::vector<MicroBatch>& micro_batches) const {
+  const Context& context = parts_.context;
+  const bool is_one_device = context.accelerator() != nullptr && parts_.mesh.world().size() == 1;
+  const bool is_watched = context.is_watched() || parts_.observer != nullptr || records_margins_ ||
+                          selection_hook_ != nullptr;
+  const bool is_routed_by_host =
+      parts_.model.spec().moe.debug_routing != MoeSpec::DebugRouting::kNone ||
+      std::ranges::any_of(micro_batches,
+                          [](const MicroBatch& batch) { return batch.shard.num_tokens < 0; });
+  return parts_.replays_steps && is_one_device && !is_watched && !is_routed_by_host &&
+         !parts_.optimizer.uses_side_streams();
+}
+
+// All the work of a step. The sums of its routing.
+Tensor TrainStep::Compute(const std::vector<MicroBatch>& micro_batches, const StepInputs& step) {
+  parts_.model.BeginStep();
+  parts_.buckets.BeginStep(parts_.pipeline.num_micro_batches);
+  CountExactly(micro_batches, step);
+  const Tensor loss = ForwardBackward(micro_batches, step);
+  ReduceGradients();
+  const Tensor routing = parts_.model.SumRouting();
+  Update(loss, routing, step.dispatch.overflow);
+  return routing;
 }
 
 void TrainStep::ReduceGradients() {

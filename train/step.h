@@ -2,8 +2,9 @@
 // update.
 //
 // Whether and how a gradient is applied is decided on the device. One rank waits for its device
-// once a step, to report; several wait for what they exchange (parallel/staged_communicator.h), and
-// for their experts' counts, unless messages have a fixed length. So do a debug mode of routing and
+// once a step, to report, so that it can be given a steady step as one piece of work
+// (step_replayer.h); several wait for what they exchange (parallel/staged_communicator.h), and for
+// their experts' counts, unless messages have a fixed length. So do a debug mode of routing and
 // recorded margins.
 //
 // Where messages of a fixed length lacked room for rows, on any rank and in any layer, nothing is
@@ -24,6 +25,7 @@
 #include "parallel/mesh.h"
 #include "parallel/pipeline/plan.h"
 #include "train/stage_model.h"
+#include "train/step_replayer.h"
 
 namespace moebius {
 
@@ -35,7 +37,7 @@ struct StepResult {
   bool updated = true;  // false: loss or norm was NaN or infinite, and nothing was changed
   // Attempts that lacked room and were discarded, and what the room was, by
   // parallel.exchange_capacity, before the first of them and behind the last one.
-  int64_t num_replays = 0;
+  int64_t num_retries = 0;
   double old_exchange_capacity = 0, exchange_capacity = 0;
 };
 
@@ -54,6 +56,7 @@ class TrainStep {
     uint64_t seed = 0;             // of debug routing
     double exchange_capacity = 0;  // at first (ParallelConfig)
     PlanObserver* observer = nullptr;
+    bool replays_steps = true;  // where nobody watches and nothing is waited for
   };
   explicit TrainStep(const Parts& parts);
 
@@ -67,8 +70,11 @@ class TrainStep {
   StepResult Run(const std::vector<MicroBatch>& micro_batches);
 
  private:
+  bool CanReplay(const std::vector<MicroBatch>& micro_batches) const;
+  Tensor Compute(const std::vector<MicroBatch>& micro_batches, const StepInputs& step);
   StepInputs Normalize(const std::vector<MicroBatch>& micro_batches);
   int64_t MaxTokens(const std::vector<MicroBatch>& micro_batches);
+  StepResult RunUntilRowsFit(const std::vector<MicroBatch>& micro_batches, const StepInputs& step);
   // Nothing where rows lacked room.
   std::optional<StepResult> Attempt(const std::vector<MicroBatch>& micro_batches, StepInputs step);
   void CountExactly(const std::vector<MicroBatch>& micro_batches, StepInputs step);
@@ -82,6 +88,7 @@ class TrainStep {
   const Parts parts_;
   const PipelinePlan plan_;
   const PipelinePlan forward_plan_;
+  StepReplayer replayer_;
   double exchange_capacity_;  // 0: messages have the length of what there is
   bool records_margins_ = false;
   SelectionHook selection_hook_;

@@ -130,7 +130,8 @@ StepEngine::StepEngine(const RunConfig& config, const Context::Options& resource
                        .clip_norm = config.optimizer().clip_norm(),
                        .seed = config.run().seed(),
                        .exchange_capacity = config.parallel().exchange_capacity(),
-                       .observer = observer});
+                       .observer = observer,
+                       .replays_steps = config.run().replays_steps()});
 }
 
 void StepEngine::InitializeShares() {

@@ -122,14 +122,14 @@ absl::Status Trainer::TakeStep() {
   const StepResult result = session_.Step();
   if (tracer_ != nullptr) tracer_->EndStep();
   tokens_ += static_cast<int64_t>(result.tokens);
-  SayReplays(result);
+  SayRetries(result);
   RETURN_IF_ERROR(Record(result, SecondsSince(start)));
   return CheckStep(result);
 }
 
-void Trainer::SayReplays(const StepResult& result) {
-  if (result.num_replays == 0) return;
-  replays_ += result.num_replays;
+void Trainer::SayRetries(const StepResult& result) {
+  if (result.num_retries == 0) return;
+  retries_ += result.num_retries;
   Say(absl::StrFormat(
       "step %d: exchanges had no room for some rows under parallel.exchange_capacity %g; the step "
       "was taken again, and from now on it is %g",
@@ -169,7 +169,7 @@ absl::Status Trainer::Record(const StepResult& result, double step_seconds) {
       .peak_bytes = session_.context().arena().total().peak_bytes,
       .host_peak_bytes = session_.context().arena(MemoryTier::kHost).total().peak_bytes,
       .checkpoint_stall_ms = std::exchange(stall_ms_, 0),
-      .replays = std::exchange(replays_, 0)};
+      .retries = std::exchange(retries_, 0)};
   for (size_t i = 0; i < result.routing.layers.size(); ++i) {
     const std::vector<double>& counts = result.routing.counts[i];
     metrics.expert_load.push_back(

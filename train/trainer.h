@@ -46,7 +46,7 @@ class Trainer {
   absl::Status StartRecords();
 
   absl::Status TakeStep();
-  void SayReplays(const StepResult& result);
+  void SayRetries(const StepResult& result);
   absl::Status CheckStep(const StepResult& result);
   absl::Status Record(const StepResult& result, double step_seconds);
   absl::Status Evaluate();
@@ -66,7 +66,7 @@ class Trainer {
   int64_t tokens_ = 0;                  // seen in the whole run
   int64_t bad_steps_ = 0;               // in a row
   double stall_ms_ = 0;                 // waited for checkpoints since the last record
-  int64_t replays_ = 0;                 // attempts at steps that were discarded since then
+  int64_t retries_ = 0;                 // attempts at steps that were discarded since then
   absl::Status save_error_;             // of the last attempt to save
 };
 

@@ -115,7 +115,7 @@ std::vector<Json> Results(const std::string& folder) {
   std::vector<Json> records = Records(folder);
   for (Json& record : records) {
     for (const char* cost : {"tokens_per_second", "step_ms", "mfu", "peak_bytes", "host_peak_bytes",
-                             "checkpoint_stall_ms", "replays"}) {
+                             "checkpoint_stall_ms", "retries"}) {
       record.erase(cost);
     }
   }
@@ -219,9 +219,9 @@ TEST_P(TrainerTest, TellsOfStepsThatWereTakenAgain) {
   for (const int step : {1, 4}) {
     const std::string sentence = absl::StrCat("step ", step, ": exchanges had no room");
     EXPECT_EQ(log.find(sentence) != std::string::npos, rows_travel) << sentence;
-    EXPECT_EQ(Records(run)[step - 1]["replays"].get<int64_t>() > 0, rows_travel);
+    EXPECT_EQ(Records(run)[step - 1]["retries"].get<int64_t>() > 0, rows_travel);
   }
-  EXPECT_EQ(Records(run)[1]["replays"], 0);
+  EXPECT_EQ(Records(run)[1]["retries"], 0);
 }
 
 TEST_P(TrainerTest, ARequestToStopWithTheLastStepIsDone) {

@@ -16,7 +16,7 @@ namespace moebius {
 enum class MemoryTier { kDevice, kHost };
 
 // The numbers of a step that kernels read, [kSize] F64 on the device: so no kernel is told what
-// changes from step to step, nobody waits for what the device finds, and a captured step can be
+// changes from step to step, nobody waits for what the device finds, and a recorded step can be
 // replayed.
 struct StepState {
   enum Number {
@@ -87,6 +87,7 @@ class Context {
   // (core/tensor/work.h).
   OpScope Start(const Work& work) { return OpScope(work, device_.is_meta(), observer_); }
   PhaseScope StartPhase(const char* name) { return PhaseScope(name, observer_); }
+  bool is_watched() const { return observer_ != nullptr && observer_->IsWatching(); }
 
   // Returns when the device has done what it was given. The CPU is never behind.
   void Wait() {

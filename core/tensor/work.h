@@ -32,6 +32,10 @@ class WorkObserver {
   virtual void OpBegins(const Work& work) = 0;
   virtual void OpEnds() {}
 
+  // False: what begins now need not be told, so that an accelerator may be given it all at once
+  // (Accelerator::Give).
+  virtual bool IsWatching() const { return true; }
+
   // A part of a step that holds many ops: "update". The name is a literal.
   virtual void PhaseBegins(const char* /*name*/) {}
   virtual void PhaseEnds() {}

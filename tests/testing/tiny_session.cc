@@ -6,6 +6,7 @@
 #include "core/base/check.h"
 #include "parallel/thread_communicator.h"
 #include "tests/testing/device_context.h"
+#include "tests/testing/random_tensors.h"
 #include "tests/testing/tiny_dataset.h"
 
 namespace moebius {
@@ -27,6 +28,18 @@ void OnTinySessions(int ranks, const RunConfig& config,
     CHECK(session.ok()) << session.status();
     body(**session);
   });
+}
+
+std::vector<std::vector<std::byte>> StateOf(Transformer& model, AdamW& optimizer) {
+  std::vector<std::vector<std::byte>> state;
+  const auto add = [&](const Tensor& x) { state.push_back(test::ToBytes(x)); };
+  for (const Parameter* parameter : model.store().parameters()) add(parameter->value);
+  for (const Buffer* buffer : model.store().buffers()) add(buffer->value);
+  for (const AdamW::State& moments : optimizer.states()) {
+    add(moments.m);
+    add(moments.v);
+  }
+  return state;
 }
 
 }  // namespace moebius

@@ -1,6 +1,7 @@
 // Sessions of configs/recipes/tiny.textproto on its own data, small enough for unit tests.
 #pragma once
 
+#include <cstddef>
 #include <functional>
 #include <string>
 #include <vector>
@@ -19,5 +20,8 @@ RunConfig TinyConfig(const std::vector<std::string>& overrides);
 void OnTinySessions(int ranks, const RunConfig& config,
                     const std::function<void(Session& session)>& body,
                     const Context::Options& options = {});
+
+// All that training changes: parameters, buffers and moments.
+std::vector<std::vector<std::byte>> StateOf(Transformer& model, AdamW& optimizer);
 
 }  // namespace moebius

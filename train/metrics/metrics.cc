@@ -29,7 +29,7 @@ std::vector<std::pair<std::string, double>> Scalars(const StepMetrics& metrics) 
           {"peak_bytes", static_cast<double>(metrics.peak_bytes)},
           {"host_peak_bytes", static_cast<double>(metrics.host_peak_bytes)},
           {"checkpoint_stall_ms", metrics.checkpoint_stall_ms},
-          {"replays", static_cast<double>(metrics.replays)},
+          {"retries", static_cast<double>(metrics.retries)},
           {"expert_load_max_over_mean", MaxOverMeanLoad(metrics.expert_load)}};
 }
 

@@ -27,7 +27,7 @@ struct StepMetrics {
   int64_t peak_bytes = 0;       // of the device
   int64_t host_peak_bytes = 0;  // of the host, beside that
   double checkpoint_stall_ms = 0;
-  int64_t replays = 0;
+  int64_t retries = 0;
   std::vector<LayerLoad> expert_load = {};
 };
 

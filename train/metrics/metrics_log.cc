@@ -40,7 +40,7 @@ absl::Status MetricsLog::Write(const StepMetrics& metrics) {
   record["tokens"] = metrics.tokens;
   record["peak_bytes"] = metrics.peak_bytes;
   record["host_peak_bytes"] = metrics.host_peak_bytes;
-  record["replays"] = metrics.replays;
+  record["retries"] = metrics.retries;
   Json& loads = record["expert_load"] = Json::array();
   for (const LayerLoad& load : metrics.expert_load) {
     loads.push_back({{"layer", load.layer}, {"tokens", load.tokens}});

@@ -48,7 +48,7 @@ TEST(MetricsLog, HasTheKeysOfTheFormat) {
   ASSERT_EQ(records.size(), 2u);
   for (const char* key : {"step", "loss", "balance_loss", "z_loss", "grad_norm", "lr", "tokens",
                           "tokens_per_second", "step_ms", "mfu", "peak_bytes", "host_peak_bytes",
-                          "checkpoint_stall_ms", "replays", "expert_load_max_over_mean"}) {
+                          "checkpoint_stall_ms", "retries", "expert_load_max_over_mean"}) {
     EXPECT_TRUE(records[0].contains(key)) << key;
   }
   EXPECT_TRUE(records[0]["tokens"].is_number_integer());
