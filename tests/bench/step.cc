@@ -73,10 +73,13 @@ class RankBench {
     for (int i = 0; i < flags_.warmup; ++i) engine_.Step(++step, batches);
     const bool apart = engine_.context().accelerator() != nullptr;
     for (int i = 0; i < flags_.steps; ++i) {
-      TimeStep(++step, batches, apart ? Times::kStep : Times::kStepAndOps, measured);
+      const StepSeconds seconds =
+          TimeStep(++step, batches, apart ? Times::kStep : Times::kStepAndOps, measured);
+      measured->step_seconds.push_back(seconds.step);
+      measured->before_update_seconds.push_back(seconds.step - seconds.update);
     }
     measured->ops_seconds = measured->step_seconds;
-    if (apart) TimeOps(++step, batches, measured);
+    if (apart) TimePartsApart(step, batches, measured);
     for (int i = 0; i < flags_.steps; ++i) TimeUpdate(measured);
     for (auto* seconds :
          {&measured->step_seconds, &measured->before_update_seconds, &measured->update_seconds}) {
@@ -88,23 +91,25 @@ class RankBench {
  private:
   using Times = StepClock::Times;
 
-  void TimeStep(int64_t step, const std::vector<MicroBatch>& batches, Times what,
-                StepMeasurement* measured) {
+  StepSeconds TimeStep(int64_t step, const std::vector<MicroBatch>& batches, Times what,
+                       StepMeasurement* measured) {
     world_.Barrier().Wait();
     clock_.Start(what);
     const StepResult result = engine_.Step(step, batches);
     const StepSeconds seconds = clock_.Stop();
     CHECK(result.updated) << "loss " << result.loss << ", norm " << result.gradient_norm;
     measured->tokens = result.tokens;
-    measured->step_seconds.push_back(seconds.step);
-    measured->before_update_seconds.push_back(seconds.step - seconds.update);
+    return seconds;
   }
 
-  void TimeOps(int64_t step, const std::vector<MicroBatch>& batches, StepMeasurement* measured) {
-    world_.Barrier().Wait();
-    clock_.Start(Times::kStepAndOps);
-    engine_.Step(step, batches);
-    measured->ops_seconds = {clock_.Stop().step};
+  // Of other steps behind `step`.
+  void TimePartsApart(int64_t step, const std::vector<MicroBatch>& batches,
+                      StepMeasurement* measured) {
+    for (double& before_update : measured->before_update_seconds) {
+      const StepSeconds seconds = TimeStep(++step, batches, Times::kStepAndUpdate, measured);
+      before_update = seconds.step - seconds.update;
+    }
+    measured->ops_seconds = {TimeStep(++step, batches, Times::kStepAndOps, measured).step};
   }
 
   // With the gradients of the last step.

@@ -22,7 +22,7 @@ void StepClock::Start(Times what) {
   running_ = what;
   op_ = nullptr;
   update_begin_.reset();
-  update_bytes_ = 0;
+  if (IsWatching()) update_bytes_ = 0;
   step_begin_ = Now();
 }
 
@@ -35,11 +35,11 @@ StepSeconds StepClock::Stop() {
 }
 
 void StepClock::OpBegins(const Work& work) {
-  if (!running_) return;
+  if (!IsWatching()) return;
   const bool is_update = work.op == kUpdate;
   if (is_update) update_bytes_ += static_cast<double>(work.bytes);
   const bool update_begins = is_update && !update_begin_;
-  if (!update_begins && running_ == Times::kStep) return;
+  if (!update_begins && running_ != Times::kStepAndOps) return;
   const auto now = Now();
   if (update_begins) update_begin_ = now;
   if (running_ == Times::kStepAndOps) BeginOp(work, now);

@@ -1,9 +1,9 @@
 // Where the time of a rank's steps goes: the parts before and in the update, and each op. An op
 // lasts until the next one begins, so what lies between them counts too.
 //
-// An accelerator is waited for where a step begins and ends and where its update begins; to time
-// its ops too, where each of them begins. That makes the step longer, so such steps are others than
-// those whose whole time is told.
+// An accelerator is waited for where a step begins and ends; to time its update or its ops too,
+// where these begin. That makes the step longer, and it cannot be replayed then
+// (train/step_replayer.h), so such steps are others than those whose whole time is told.
 #pragma once
 
 #include <chrono>
@@ -19,7 +19,7 @@ namespace moebius {
 
 struct StepSeconds {
   double step = 0;
-  double update = 0;  // from the first parameter's update to the end
+  double update = 0;  // from the first parameter's update to the end, where it is timed
 };
 
 // Of all steps together.
@@ -32,7 +32,7 @@ struct TimedOp {
 
 class StepClock final : public WorkObserver {
  public:
-  enum class Times { kStep, kStepAndOps };
+  enum class Times { kStep, kStepAndUpdate, kStepAndOps };
 
   // `limits` are those of this rank alone. `accelerator`: what computes; null: the CPU.
   StepClock(const Limits& limits, Accelerator* accelerator)
@@ -41,9 +41,10 @@ class StepClock final : public WorkObserver {
   void Start(Times what);  // a step begins
   StepSeconds Stop();      // it has ended
   void OpBegins(const Work& work) override;
+  bool IsWatching() const override { return running_ && running_ != Times::kStep; }
 
   const std::map<std::string, TimedOp>& ops() const { return ops_; }
-  double update_bytes() const { return update_bytes_; }  // of one step, parameters only
+  double update_bytes() const { return update_bytes_; }  // of one step whose update was timed
 
  private:
   using Clock = std::chrono::steady_clock;

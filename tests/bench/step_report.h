@@ -22,7 +22,7 @@ struct StepMeasurement {
 
   // Of the slowest rank, step by step.
   std::vector<double> step_seconds;
-  std::vector<double> before_update_seconds;  // the same steps without their update
+  std::vector<double> before_update_seconds;  // without the update; an accelerator's: other steps
   // The update alone, over and over.
   std::vector<double> update_seconds;
   double update_bytes = 0;  // of all ranks: value, moments read and written, gradients read

@@ -80,10 +80,11 @@ def layers(of_file):
 def steps(of_file):
     ours = of_file.get("step.json") or of_file.get("step_recompute.json")
     rows, ops = [], []
-    for by, found in (("Moebius", ours),
-                      ("Moebius, moments on the host", of_file.get("step_host.json"))):
-        for step in found or []:
-            rows.append((by, best_and_median(step["tokens_per_second"], 0),
+    for name, found in (("Moebius", ours),
+                        ("Moebius, kernel by kernel", of_file.get("step_by_kernel.json")),
+                        ("Moebius, moments on the host", of_file.get("step_host.json"))):
+        for step in found or ():
+            rows.append((name, best_and_median(step["tokens_per_second"], 0),
                          best_and_median(step["mfu"], 1, 100), gib(step["peak_bytes"]["device"])))
     if ours:
         (step,) = ours

@@ -5,7 +5,8 @@
 #   curve          the losses of a short training run beside those of the CPU, FP32 and BF16
 #   layer          layers of experts of Mixtral 8x7B, OLMoE-1B-7B and Qwen3-30B-A3B, even and skewed; 8 to 128 experts
 #   peer_layer     the same in PyTorch
-#   step           steps of OLMoE-1B-7B, its moments on the device and on the host, and what `moebius plan` predicts of them
+#   step           steps of OLMoE-1B-7B, replayed and kernel by kernel, its moments on the device and on the host, and what
+#                  `moebius plan` predicts of them
 #   peer_step      the same in PyTorch
 #   ops            each op, BF16, beside cuBLAS
 #   parity         drawn layouts whose ranks share the GPU, beside one rank on it, FP32 and BF16
@@ -63,7 +64,7 @@ declare -A cells  # of the parity matrix, by precision
 if [[ $small ]]; then
   [[ -e /dev/nvidia0 ]] || peer+=(--device cpu)
   shapes=(mixtral:64:96:8:2) growth=(8:32:32:8:8 16:32:32:16:8) tokens=64
-  recipe=configs/tiny.textproto steps=(--steps 1 --warmup 1)
+  recipe=configs/tiny.textproto steps=(--steps 1 --warmup 2)
   ops=([memory]='^sum_of_squares/BF16')
   cells=([FP32]=1) trained=(--set train.num_steps=1 --set optimizer.warmup_steps=0)
   curve=(--set train.num_steps=2 --set optimizer.warmup_steps=0 --set train.eval_max_tokens_per_domain=32)
@@ -71,7 +72,7 @@ else
   cells=([FP32]=12 [BF16]=2) trained=()
   curve=() shapes=(mixtral:4096:14336:8:2 olmoe:2048:1024:64:8 qwen3:2048:768:128:8) tokens=32768
   growth=(8:2048:1024:8:8 16:2048:1024:16:8 32:2048:1024:32:8 128:2048:1024:128:8)
-  recipe=configs/olmoe_1b_7b.textproto steps=(--steps 3 --warmup 1)
+  recipe=configs/olmoe_1b_7b.textproto steps=(--steps 3 --warmup 2)
   ops=([products]='^(linear|cublas|pack)/.*BF16'
     [grouped]='^grouped/.*BF16'
     [attention]='^(attention|loss)/.*BF16'
@@ -130,11 +131,14 @@ run_peer_layer() {
 run_step() {
   local step=("${ours[@]}" ./step --config "$recipe" --precision bf16 --set run.device=CUDA "${steps[@]}" -o json)
   local plan=("${ours[@]}" ./moebius plan --config "$recipe" --cluster configs/h200.textproto -o json)
-  local on_host=(--set optimizer.moments_tier=HOST)
+  local on_host=(--set optimizer.moments_tier=HOST) fits=yes
   check plan.json 30 "${plan[@]}"
   check plan_host.json 30 "${plan[@]}" "${on_host[@]}"
-  check step.json 240 "${step[@]}" ||
-    check step_recompute.json 200 "${step[@]}" --set train.micro_batch_size=1 --set parallel.recompute=FULL
+  if ! check step.json 240 "${step[@]}"; then
+    step+=(--set train.micro_batch_size=1 --set parallel.recompute=FULL)
+    check step_recompute.json 200 "${step[@]}" || fits=
+  fi
+  [[ ! $fits ]] || check step_by_kernel.json 120 "${step[@]}" --set run.replays_steps=false
   check step_host.json 200 "${step[@]}" "${on_host[@]}"
 }
 
