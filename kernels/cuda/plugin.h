@@ -27,9 +27,9 @@ struct CudaPlugin {
 };
 
 // Types of C++ pass between both, so they must be built from one source: their sizes tell.
-inline constexpr int64_t kCudaPluginLayout = sizeof(Context) + 1000 * sizeof(Tensor) +
-                                             1000000 * sizeof(kernels::Backend) +
-                                             1000000000 * int64_t{sizeof(CudaPlugin)};
+inline constexpr int64_t kCudaPluginLayout =
+    sizeof(Context) + 1000 * sizeof(Tensor) + 1000000 * sizeof(kernels::Backend) +
+    1000000000 * int64_t{sizeof(CudaPlugin)} + 1000000000000 * int64_t{sizeof(Accelerator)};
 
 inline constexpr char kCudaPluginSymbol[] = "MoebiusCudaPlugin";
 using GetCudaPlugin = const CudaPlugin* (*)();
