@@ -319,10 +319,17 @@ TEST(Linear, RowsBehindTheLastGroupStay) {
     const Tensor offsets = FromValues(on, DType::kI32, {kGroups + 1}, {0, 5, 5, kRows});
     const Tensor x = operand(kK, "x"), dy = operand(kN, "dy"), gate = operand(kN, "gate");
     const Tensor g = operand(kK, "g"), u = operand(kK, "u");
+    const Tensor weights = RandomTensor(on, master, {kCapacity}, "weights");
     const auto run = [&](int64_t rows) {
       const auto part = [&](const Tensor& all) { return all.Slice(0, rows); };
-      const std::vector<Tensor> results = {sevens(kN), sevens(kN), sevens(kK),
-                                           sevens(kK), sevens(kK), sevens(kK)};
+      const std::vector<Tensor> results = {
+          sevens(kN),
+          sevens(kN),
+          sevens(kK),
+          sevens(kK),
+          sevens(kK),
+          sevens(kK),
+          FromValues(on, master, {kCapacity}, std::vector<double>(kCapacity, 7))};
       const Tensor dw = on.Empty(master, {kGroups, kN, kK}, "dw");
       LinearArgs up = {.x = part(x), .w = packed, .offsets = offsets, .y = part(results[0])};
       up.gate = part(gate), up.h = part(results[1]);
@@ -332,11 +339,13 @@ TEST(Linear, RowsBehindTheLastGroupStay) {
       LinearSwiGluGradient({.dy = part(dy),
                             .w = transposed,
                             .offsets = offsets,
+                            .weights = part(weights),
                             .gate = part(g),
                             .up = part(u),
                             .dgate = part(results[3]),
                             .dup = part(results[4]),
-                            .h = part(results[5])},
+                            .h = part(results[5]),
+                            .dweights = part(results[6])},
                            on);
       LinearWeightGradient({.dy = part(dy), .x = part(x), .offsets = offsets, .dw = dw}, on);
       return std::pair(results, dw);

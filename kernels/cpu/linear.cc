@@ -226,11 +226,12 @@ void LinearSwiGluGradient(const kernels::LinearSwiGluGradientArgs& args, Context
     SwiGluGradientTile(args, tile, products.data<float>() + tile.n / cut.columns * R, simd);
   });
   if (!args.dweights.defined()) return;
+  const int64_t num_rows = args.offsets.defined() ? args.offsets.span<int32_t>().back() : R;
   float* const dweights = args.dweights.data<float>();
-  std::copy_n(products.data<float>(), R, dweights);
+  std::copy_n(products.data<float>(), num_rows, dweights);
   for (int64_t j = 1; j < num_tiles; ++j) {
     const float* of_tiles = products.data<float>() + j * R;
-    for (int64_t r = 0; r < R; ++r) dweights[r] += of_tiles[r];
+    for (int64_t r = 0; r < num_rows; ++r) dweights[r] += of_tiles[r];
   }
 }
 

@@ -1,5 +1,7 @@
 #include "kernels/row_slots.h"
 
+#include <algorithm>
+
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/loops.h"
 #include "kernels/cpu/rows.h"
@@ -12,10 +14,16 @@ constexpr int64_t kGrain = 32;  // rows of a task
 // y = x, and the same `step` elements further on added up, `copies` in all.
 template <class T>
 MOEBIUS_INLINE void AddUp(const T* x, int64_t copies, int64_t step, T* y, int64_t n) {
-  for (int64_t d = 0; d < n; ++d) {
-    float sum = Get(x[d]);
-    for (int64_t c = 1; c < copies; ++c) sum += Get(x[d + c * step]);
-    Put(y[d], sum);
+  constexpr int64_t kPiece = 64;
+  for (int64_t begin = 0; begin < n; begin += kPiece) {
+    const int64_t count = std::min(kPiece, n - begin);
+    float sums[kPiece];
+    for (int64_t d = 0; d < count; ++d) sums[d] = Get(x[begin + d]);
+    for (int64_t c = 1; c < copies; ++c) {
+      const T* const copy = x + c * step + begin;
+      for (int64_t d = 0; d < count; ++d) sums[d] += Get(copy[d]);
+    }
+    for (int64_t d = 0; d < count; ++d) Put(y[begin + d], sums[d]);
   }
 }
 MOEBIUS_CLONES void AddUpRow(const float* x, int64_t copies, int64_t step, float* y, int64_t n) {

@@ -18,8 +18,10 @@ __global__ void UpdateKernel(kernels::AdamWRates rates, const double* state, con
   __syncthreads();
   const kernels::AdamWUpdate update = of_block;
   for (int64_t i = FirstIndex(); i < n; i += IndexStride()) {
-    update.Apply(gradient[i], w[i], m[i], v[i]);
-    if (image != nullptr) Put(image[i], w[i]);
+    float w_i = w[i];
+    update.Apply(gradient[i], w_i, m[i], v[i]);
+    w[i] = w_i;
+    if (image != nullptr) Put(image[i], w_i);
   }
 }
 

@@ -12,7 +12,7 @@
 
 namespace moebius::cuda {
 
-constexpr int64_t kSortChunk = 1024;  // items that a warp places
+constexpr int64_t kSortChunk = 256;  // items that a warp places
 
 // Each element of x, I32, becomes the sum of those before it.
 void ExclusiveSums(const Tensor& x, Context& ctx);

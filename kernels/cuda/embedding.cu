@@ -127,6 +127,7 @@ __global__ void AddSegmentsKernel(Lookup lookup, Positions positions, const floa
   const int64_t count = (end - second + kSegment - 1) / kSegment;
   float sums[kColumns] = {};
   ForColumns(strip, D, [&](int k, int64_t d) { sums[k] = dw[row * D + d]; });
+#pragma unroll 8  // segments are read together
   for (int64_t j = 0; j < count; ++j) {
     const float* const segment = segments + (slot + j) * D;
     ForColumns(strip, D, [&](int k, int64_t d) { sums[k] += segment[d]; });

@@ -69,7 +69,7 @@ template <class... Params, class... Args>
 void LaunchOn(void* stream, void (*kernel)(Params...), const LaunchShape& shape,
               const Args&... args) {
   if (shape.blocks == 0) return;
-  CHECK_LE(shape.blocks, int64_t{1} << 31) << "blocks of a kernel";
+  CHECK_LT(shape.blocks, int64_t{1} << 31) << "blocks of a kernel";
   cudaLaunchConfig_t config = {};
   config.gridDim = dim3(static_cast<unsigned>(shape.blocks));
   config.blockDim = dim3(shape.threads);

@@ -18,9 +18,11 @@ __global__ void SumPartsKernel(const float* parts, int64_t num_parts, float* sum
   }
 }
 
-// sums[r] = the sum of a row of x [R, columns], in order.
-__global__ void SumRowsKernel(const float* x, int64_t columns, float* sums, int64_t R) {
-  for (int64_t r = FirstIndex(); r < R; r += IndexStride()) {
+// sums[r] = the sum of a row of x [R, columns], in order; of those before *end, unless it is null.
+__global__ void SumRowsKernel(const float* x, int64_t columns, float* sums, int64_t R,
+                              const int32_t* end) {
+  const int64_t num_rows = end == nullptr ? R : *end;
+  for (int64_t r = FirstIndex(); r < num_rows; r += IndexStride()) {
     float sum = 0;
     for (int64_t i = 0; i < columns; ++i) sum += x[r * columns + i];
     sums[r] = sum;
@@ -137,7 +139,8 @@ bool SwiGluGradientOnHopper(const Product<BF16, float>& p,
   store.parts = parts.device_data<float>();
   StartProduct<true>(p, store, ctx);
   Launch(SumRowsKernel, ForElements(p.num_rows), ctx, store.parts, store.num_parts,
-         args.dweights.device_data<float>(), p.num_rows);
+         args.dweights.device_data<float>(), p.num_rows,
+         p.offsets == nullptr ? nullptr : p.offsets + p.num_groups);
   return true;
 }
 
