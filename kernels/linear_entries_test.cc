@@ -336,17 +336,12 @@ TEST(Linear, RowsBehindTheLastGroupStay) {
       Linear(up, on);
       LinearInputGradient(
           {.dy = part(dy), .w = transposed, .offsets = offsets, .dx = part(results[2])}, on);
-      LinearSwiGluGradient({.dy = part(dy),
-                            .w = transposed,
-                            .offsets = offsets,
-                            .weights = part(weights),
-                            .gate = part(g),
-                            .up = part(u),
-                            .dgate = part(results[3]),
-                            .dup = part(results[4]),
-                            .h = part(results[5]),
-                            .dweights = part(results[6])},
-                           on);
+      LinearSwiGluGradientArgs back{};
+      back.dy = part(dy), back.w = transposed, back.offsets = offsets;
+      back.gate = part(g), back.up = part(u), back.weights = part(weights);
+      back.dgate = part(results[3]), back.dup = part(results[4]), back.h = part(results[5]);
+      back.dweights = part(results[6]);
+      LinearSwiGluGradient(back, on);
       LinearWeightGradient({.dy = part(dy), .x = part(x), .offsets = offsets, .dw = dw}, on);
       return std::pair(results, dw);
     };

@@ -29,17 +29,14 @@ __global__ void SumRowsKernel(const float* x, int64_t columns, float* sums, int6
   }
 }
 
-template <class Tiles>
-int SharedBytes(int64_t num_groups) {
-  return static_cast<int>(SliceRing<Tiles::kColumns>::kBytes + kAlignmentBytes +
-                          (num_groups + 1) * sizeof(int32_t));
-}
-
+// The ring and a table of groups share the most memory that there is, whatever the groups: so the
+// limit that a kernel is given (launch.h) never changes, under ranks that share the device or
+// under recorded work.
 template <class Tiles>
 void Start(const Tiles& tiles, int64_t most_tiles, Context& ctx) {
   CHECK_LT(most_tiles, int64_t{1} << 31) << "tiles of a product";
   const LaunchShape shape = {std::min<int64_t>(most_tiles, ChipOf(ctx).num_sms), kHopperThreads,
-                             SharedBytes<Tiles>(tiles.p.num_groups)};
+                             kMaxSharedBytes};
   Launch(TilesKernel<Tiles>, shape, ctx, tiles);
 }
 
