@@ -199,7 +199,7 @@ RoutingSummary Transformer::Summarize(const Tensor& sums) {
     summary.z_loss += row[E + 1] / num_layers;
   }
   ForBalances([&](Balance& balance, int64_t) {
-    for (const Tensor& margin : balance.record().margins) {
+    for (const Tensor& margin : std::exchange(balance.record().margins, {})) {
       summary.min_margin = std::min(summary.min_margin, margin.data<double>()[0]);
     }
   });

@@ -159,8 +159,9 @@ class TrainingRun {
   }
 
   void Note(const StepResult& result) {
-    std::vector<double> report = {result.loss, result.tokens, result.gradient_norm,
-                                  result.routing.balance_loss, result.routing.z_loss};
+    std::vector<double> report = {result.loss,           result.tokens,
+                                  result.gradient_norm,  result.routing.balance_loss,
+                                  result.routing.z_loss, result.routing.min_margin};
     for (const auto& counts : result.routing.counts) {
       report.insert(report.end(), counts.begin(), counts.end());
     }
