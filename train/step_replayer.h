@@ -40,7 +40,7 @@ class StepReplayer {
 
   // What `compute` gives for `micro_batches`, which are the host's (MakeMicroBatch). Valid until
   // the next call. REQUIRES: an accelerator and one rank; `compute` does the same in all calls but
-  // for what is said by `step`; the step before is done (Context::Wait).
+  // for step.num_tokens and step.micro_batches_per_rank; the step before is done (Context::Wait).
   Tensor Run(const std::vector<MicroBatch>& micro_batches, const StepInputs& step,
              const Compute& compute);
 
