@@ -27,19 +27,9 @@ using Bytes = std::vector<std::byte>;
 Bytes BytesOf(const Tensor& x) { return {x.raw(), x.raw() + x.bytes()}; }
 
 // Everything of one rank that an update changes, but for the versions of parameters.
-std::vector<Bytes> StateOf(Session& session, AdamW& optimizer) {
-  std::vector<Bytes> state;
-  const ParameterStore& store = session.model().store();
-  for (const Parameter* parameter : store.parameters()) state.push_back(BytesOf(parameter->value));
-  for (const Buffer* buffer : store.buffers()) state.push_back(BytesOf(buffer->value));
-  for (const AdamW::State& moments : optimizer.states()) {
-    state.push_back(BytesOf(moments.m));
-    state.push_back(BytesOf(moments.v));
-  }
-  return state;
+std::vector<Bytes> StateOf(Session& session) {
+  return StateOf(session.model(), session.optimizer());
 }
-
-std::vector<Bytes> StateOf(Session& session) { return StateOf(session, session.optimizer()); }
 
 AdamWSpec AdamWOf(Session& session) {
   const OptimizerConfig& config = session.config().optimizer();
@@ -195,7 +185,7 @@ class OwnStep {
     return step_.Run(batches);
   }
 
-  std::vector<Bytes> State() { return StateOf(session_, optimizer_); }
+  std::vector<Bytes> State() { return StateOf(session_.model(), optimizer_); }
   GradientBuckets& buckets() { return buckets_; }
   ValueBuckets& values() { return values_; }
   AdamW& optimizer() { return optimizer_; }
